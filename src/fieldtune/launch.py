@@ -1,0 +1,148 @@
+"""One way to start work: compose, check, make the run folder, start `python -m fieldtune.worker RUN_DIR`.
+
+Everything that can be wrong with a configuration is found here, before torch is imported and before anything is
+written. The worker is a process of its own, so that this one stays light.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from fieldtune.config import Config
+    from fieldtune.runs import Run
+
+
+def main(stage: str) -> NoReturn:
+    """Run a stage (prepare, train, evaluate) with Hydra's command line; exits with the stage's status.
+
+    0: done. 2: bad input, one line a problem on standard error. Otherwise the worker's own status.
+    """
+    from fieldtune.errors import UserError
+
+    statuses: list[int] = []
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else hydra.main prints an error itself and exits with 1
+    try:
+        _compose_and_start(stage, statuses)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    # A sweep goes on after a failed job; its status is the worst of them.
+    sys.exit(max(statuses, default=0))
+
+
+def _compose_and_start(stage: str, statuses: list[int]) -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from fieldtune import composition
+    from fieldtune.config import load
+    from fieldtune.errors import UserError
+
+    composition.register_schemas()
+
+    def start(composed: Any) -> None:
+        settings = HydraConfig.get()
+        multirun = settings.mode == RunMode.MULTIRUN
+        try:
+            with composition.explained(stage):
+                config = load(composed)
+            statuses.append(launch(stage, config, list(settings.overrides.task), multirun=multirun))
+        except UserError as error:
+            if not multirun:
+                raise
+            print(error, file=sys.stderr)
+            statuses.append(error.exit_code)
+
+    start.__module__ = "__main__"
+    with composition.explained(stage):
+        hydra.main(version_base="1.3", config_path=str(composition.conf_dir()), config_name=stage)(start)()
+
+
+def launch(stage: str, config: Config, overrides: list[str], *, multirun: bool = False) -> int:
+    """Check a configuration, make or reopen its run folder, run the worker in it; returns its exit status."""
+    from fieldtune.checks import check
+    from fieldtune.evaluated_run import adopt_run
+
+    run: Run | None = None
+    if stage == "evaluate":
+        config, run = adopt_run(config, overrides)
+    check(config, stage, multirun=multirun, run=run)
+    folder = _open_folder(stage, config)
+    if folder is None:
+        return 0
+    return start_worker(folder)
+
+
+def _open_folder(stage: str, config: Config) -> Path | None:
+    """A new run folder, or the given one if it can go on; None if that one is finished already."""
+    from fieldtune import runs
+    from fieldtune.config import to_yaml
+
+    now = datetime.now()
+    if config.run_dir is None:
+        name = config.name if stage == "train" else f"{config.name}-{stage}"
+        folder = runs.make_run_dir(Path(config.output_dir), name, now)
+    else:
+        folder = Path(config.run_dir)
+        if (folder / runs.STARTED).exists():
+            return _reopen(stage, folder, config)
+        folder.mkdir(parents=True, exist_ok=True)
+    runs.write_text(folder / runs.CONFIG, to_yaml(config))
+    runs.write_json(folder / runs.STARTED, runs.started_record(stage, config.name, now))
+    return folder
+
+
+def _reopen(stage: str, folder: Path, config: Config) -> Path | None:
+    from fieldtune import runs
+    from fieldtune.config import load, to_mapping
+    from fieldtune.errors import ConfigError, UserError
+
+    run = runs.open_run(folder)
+    if run.stage != stage:
+        raise UserError(f"run_dir={folder} holds a {run.stage} run, not a {stage} run; give another run_dir=")
+    before, now = to_mapping(load(run.config())), to_mapping(config)
+    changed = _differences(before, now)
+    if changed:
+        lines = [f"{key} was {old}, is {new}" for key, old, new in changed]
+        raise ConfigError([f"run_dir={folder} was started with another configuration: {'; '.join(lines)}"])
+    if run.status == "running":
+        raise UserError(f"run_dir={folder} is in use by a running process; wait for it or give another run_dir=")
+    if run.status == "finished":
+        print(f"{folder} is finished; nothing to do")
+        return None
+    return folder
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            item
+            for name in sorted(before.keys() | now.keys())
+            if not (key == "" and name == "run_dir")
+            for item in _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if before == now else [(key, before, now)]
+
+
+def start_worker(folder: Path) -> int:
+    """Run the worker of a run folder to its end; signals reach it, its exit status comes back."""
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    worker = subprocess.Popen([sys.executable, "-m", "fieldtune.worker", str(folder)], env=environment)
+    # A terminal's Ctrl-C reaches the worker by itself; a SIGTERM sent to this process is passed on.
+    signal.signal(signal.SIGTERM, lambda number, frame: worker.send_signal(number))
+    while True:
+        try:
+            status = worker.wait()
+        except KeyboardInterrupt:
+            continue  # the worker got it too and ends by itself
+        return 128 - status if status < 0 else status

@@ -1,0 +1,192 @@
+"""The one record form of every system: an `Example` of messages, as JSON Lines, with a content hash.
+
+A line of a data set file is one object:
+
+    {"id": "golf-000017", "messages": [{"role": "user", "content": [{"type": "text", "text": "..."}]}, ...],
+     "source": "golf", "group": "golf-000017", "meta": {"area": "balance"}}
+
+`content` may also be a plain string. Two text parts in a user message are an instruction and its input
+(the Alpaca form); a template decides how they are joined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fieldtune.errors import UserError
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+SPLITS = ("train", "val", "test")
+
+
+class RecordError(ValueError):
+    """One record is malformed; the message says what was found and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `parts` are its texts, in order (an instruction and its input are two parts)."""
+
+    role: Role
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All parts as one text, a blank line between them."""
+        return "\n\n".join(part for part in self.parts if part)
+
+    def to_json(self) -> dict[str, Any]:
+        content: Any = self.parts[0] if len(self.parts) == 1 else [{"type": "text", "text": p} for p in self.parts]
+        return {"role": self.role, "content": content}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation that ends with the answer to be learned.
+
+    id: unique in its data set. source: where it came from (a file, a generator). group: rows that must stay in
+    one split (one swing, one athlete, one card); by default the row itself. meta: facts that scoring needs.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str
+    group: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Everything before the last assistant turn."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The text of the last assistant turn."""
+        return self.messages[-1].text
+
+    @property
+    def text(self) -> str:
+        """All turns as one text: what near-duplicates are judged on."""
+        return "\n".join(message.text for message in self.messages)
+
+    @property
+    def prompt_text(self) -> str:
+        return "\n".join(message.text for message in self.prompt)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "messages": [message.to_json() for message in self.messages],
+            "source": self.source,
+            "group": self.group,
+            "meta": self.meta,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A piece of source material that is left out: where it stands, why, and its first 500 characters."""
+
+    path: str
+    line: int
+    reason: str
+    text: str
+
+
+def parse_messages(raw: Any) -> tuple[Message, ...]:
+    """Messages from decoded JSON; `RecordError` names the first thing that is wrong."""
+    if not isinstance(raw, list) or not raw:
+        raise RecordError("'messages' must be a non-empty list of {role, content}")
+    messages = tuple(_parse_message(number, item) for number, item in enumerate(raw))
+    body = messages[1:] if messages[0].role == "system" else messages
+    for number, message in enumerate(body):
+        wanted = ("user", "assistant")[number % 2]
+        if message.role != wanted:
+            raise RecordError(f"turn {number + 1} must be of role {wanted!r}, got {message.role!r}")
+    if not body or body[-1].role != "assistant":
+        raise RecordError("the last message must be of role 'assistant': it is what the model learns")
+    if not body[-1].text.strip():
+        raise RecordError("the last assistant message is empty: there is nothing to learn")
+    return messages
+
+
+def _parse_message(number: int, raw: Any) -> Message:
+    if not isinstance(raw, dict) or "role" not in raw or "content" not in raw:
+        raise RecordError(f"message {number + 1} must be an object with 'role' and 'content'")
+    role, content = raw["role"], raw["content"]
+    if role not in ROLES:
+        raise RecordError(f"message {number + 1} has role {role!r}; allowed: {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return Message(role, (content,))
+    if isinstance(content, list) and content:
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return Message(role, tuple(str(text) for text in texts))
+    raise RecordError(f"message {number + 1} has content that is neither a text nor a list of text parts")
+
+
+def example_from_json(raw: Any) -> Example:
+    """An `Example` from one decoded line of our own files; `RecordError` if it is not one."""
+    if not isinstance(raw, dict):
+        raise RecordError("a line must be a JSON object")
+    missing = [key for key in ("id", "messages", "source", "group") if key not in raw]
+    if missing:
+        raise RecordError(f"missing {', '.join(missing)}")
+    meta = raw.get("meta", {})
+    if not isinstance(meta, dict):
+        raise RecordError("'meta' must be an object")
+    return Example(str(raw["id"]), parse_messages(raw["messages"]), str(raw["source"]), str(raw["group"]), meta)
+
+
+def dump_line(value: Any) -> str:
+    """One JSON Lines line, newline included; the same value gives the same bytes."""
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": ")) + "\n"
+
+
+def write_jsonl(path: Path, values: Iterable[Any]) -> int:
+    """Write decoded JSON values as JSON Lines; returns the number of lines."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for value in values:
+            file.write(dump_line(value))
+            count += 1
+    return count
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """Decoded lines of a file that we wrote; `UserError` names a line that is not JSON."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not JSON ({error.msg}); prepare the data set again") from None
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """The examples of a file that prepare wrote; `UserError` names the line of a broken one."""
+    for number, raw in enumerate(read_jsonl(path), 1):
+        try:
+            yield example_from_json(raw)
+        except RecordError as error:
+            raise UserError(f"{path}:{number}: {error}; prepare the data set again") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Content hash of a set of files: their names and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()

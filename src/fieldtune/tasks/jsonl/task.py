@@ -1,0 +1,50 @@
+"""The task of `data=jsonl`: rows as they stand, scored by how near an answer comes to the reference."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fieldtune.records import Example, Rejected
+from fieldtune.sources.tabular import read_rows
+from fieldtune.tasks.base import Metric, Score
+from fieldtune.tasks.jsonl.config import Data
+
+
+class JsonlTask:
+    """See the module."""
+
+    name = "jsonl"
+    breakdowns: Sequence[str] = ("source",)
+    metrics: Sequence[Metric] = (
+        Metric("exact", "Exact match", "share", "higher", "The answer equals the reference but for case and spaces."),
+        Metric("word_f1", "Word overlap (F1)", "share", "higher", "Harmonic mean of word precision and recall."),
+    )
+
+    def examples(self, data: Data, seed: int) -> Iterator[Example | Rejected]:
+        """The rows of the file in its order; corrupt lines as `Rejected`."""
+        path = Path(data.path)
+        yield from read_rows(path, path.stem)
+
+    def export(self, folder: Path, splits: Mapping[str, Path]) -> Sequence[Path]:
+        """Nothing beside our own files: the user has theirs."""
+        return ()
+
+    def score(self, example: Example, answer: str) -> Score:
+        """Nearness to the reference answer, both figures in [0, 1]."""
+        given, wanted = _words(answer), _words(example.answer)
+        shared = sum((Counter(given) & Counter(wanted)).values())
+        f1 = 2 * shared / (len(given) + len(wanted)) if given or wanted else 1.0
+        return Score({"exact": float(given == wanted), "word_f1": f1})
+
+    def result_name(self) -> str:
+        return "fine-tuned"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.casefold())
+
+
+TASK = JsonlTask()
