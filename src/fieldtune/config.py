@@ -230,6 +230,7 @@ def load(composed: Any) -> Config:
 
     `composed` is what Hydra composed, or the mapping read from a run's config.yaml (then Hydra is not needed).
     """
+    from fieldtune.keys import unknown_key, unknown_keys
     from fieldtune.tasks import data_schema
 
     if not OmegaConf.is_config(composed) or OmegaConf.get_type(composed) is not Config:
@@ -239,6 +240,9 @@ def load(composed: Any) -> Config:
         for name, section in SECTIONS.items():
             schema[name] = OmegaConf.structured(section)
         composed = OmegaConf.merge(schema, composed)
+    unknown = unknown_keys(composed, composed.data.task)
+    if unknown:
+        raise ConfigError([unknown_key(key) for key in unknown])
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError([f"{key} is not set: give {key}=..." for key in missing])

@@ -1,7 +1,7 @@
 """Data set folders: versioned by content hash, found by the configuration that made them.
 
-    datasets/<task>/<fingerprint>/          train.jsonl val.jsonl test.jsonl ... manifest.json
-    datasets/<task>/config-<data key>.json  which fingerprint a configuration made last
+datasets/<task>/<fingerprint>/          train.jsonl val.jsonl test.jsonl ... manifest.json
+datasets/<task>/config-<data key>.json  which fingerprint a configuration made last
 """
 
 from __future__ import annotations

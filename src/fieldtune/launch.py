@@ -57,9 +57,7 @@ def _compose_and_start(stage: str, statuses: list[int]) -> None:
             with composition.explained(stage):
                 config = load(composed)
             statuses.append(launch(stage, config, list(settings.overrides.task), multirun=multirun))
-        except UserError as error:
-            if not multirun:
-                raise
+        except UserError as error:  # not raised through Hydra, which would print more and stop a sweep
             print(error, file=sys.stderr)
             statuses.append(error.exit_code)
 

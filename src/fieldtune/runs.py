@@ -1,11 +1,11 @@
 """Run folders: made once, locked while a worker is in them, described by a manifest that is written last.
 
-    outputs/<date>/<time>-<name>/
-      config.yaml      the resolved configuration
-      run.json         what was started: stage, time, versions, git, W&B id
-      log.txt          everything the run said
-      failure.json     why it stopped, if it failed
-      manifest.json    written last: only a finished run has one
+outputs/<date>/<time>-<name>/
+  config.yaml      the resolved configuration
+  run.json         what was started: stage, time, versions, git, W&B id
+  log.txt          everything the run said
+  failure.json     why it stopped, if it failed
+  manifest.json    written last: only a finished run has one
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def make_run_dir(output_dir: Path, name: str, now: datetime) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder; `UserError` if another process does. The lock goes when the process ends, however it ends."""
+    """Hold the run folder; `UserError` if another process does. The lock goes with the process, however it ends."""
     with (folder / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

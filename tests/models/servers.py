@@ -126,7 +126,12 @@ class _HubHandler(_Handler):
     def _tree(self) -> object:
         entries = []
         for name, body in self.served.files.items():
-            entry: dict[str, object] = {"type": "file", "path": name, "size": len(body), "oid": _git_hash(body)}
+            entry: dict[str, object] = {
+                "type": "file",
+                "path": name,
+                "size": len(body),
+                "oid": _git_hash(body),
+            }
             if name in self.served.lfs:
                 entry["lfs"] = {"oid": self.served.lfs[name], "size": len(body), "pointerSize": 130}
             entries.append(entry)

@@ -85,11 +85,11 @@ def test_a_server_that_always_cuts_is_given_up(tmp_path: Path) -> None:
     with serve(Served({"f": BODY}, ranges=False, cuts={"f": [1000] * 9})) as server:
         with pytest.raises(UserError, match="/f: "):
             fetch([f"{server.url}/f"], tmp_path / "f", retries=1)
-        assert len(server.requests) == 3  # the first one made progress
+        assert len(server.requests) == 2
 
 
 def test_the_next_url_continues_a_file_of_equal_size(tmp_path: Path) -> None:
-    with serve(Served({"f": BODY}, cuts={"f": [100_000, 0]})) as first, serve(Served({"f": BODY})) as second:
+    with serve(Served({"f": BODY}, cuts={"f": [100_000]})) as first, serve(Served({"f": BODY})) as second:
         fetch([f"{first.url}/f", f"{second.url}/f"], tmp_path / "f", sha256=SHA256, retries=0)
         assert second.sent["f"] == len(BODY) - 100_000
     assert (tmp_path / "f").read_bytes() == BODY
@@ -99,7 +99,8 @@ def test_the_next_url_with_another_size_starts_over(tmp_path: Path) -> None:
     other = Served({"f": BODY[:-1]}, cuts={"f": [100_000]})
     with serve(other) as first, serve(Served({"f": BODY})) as second:
         fetch([f"{first.url}/f", f"{second.url}/f"], tmp_path / "f", sha256=SHA256, retries=0)
-        assert second.sent["f"] == len(BODY)
+        assert [headers["Range"] for _, _, headers in second.requests] == ["bytes=100000-", None]
+    assert (tmp_path / "f").read_bytes() == BODY
 
 
 def test_a_joined_file_that_is_wrong_is_fetched_whole(tmp_path: Path) -> None:

@@ -233,11 +233,11 @@ def _receive_all(
             # A URL that does not answer is asked again only when there is no other one to turn to.
             final = isinstance(error, _Unavailable) and not (error.transient and last)
             if part.size > furthest:
-                furthest, left = part.size, retries + 1
+                furthest, left = part.size, retries
             left -= 1
             if final or left < 0:
                 raise
-            time.sleep(min(8.0, 0.25 * 2 ** max(0, retries - left - 1)))
+            time.sleep(min(8.0, 0.25 * 2 ** (retries - left - 1)))
 
 
 def _check(part: _Part, sha256: str | None) -> str:
@@ -328,9 +328,7 @@ def fetch(
     except OSError as error:
         raise UserError(_disk_reason(error, target)) from error
     kept = f"; {part.size} bytes are kept and the next run resumes there" if part.size else ""
-    raise UserError(
-        f"cannot fetch {target.name}: {'; '.join(reasons)}; check the connection and run again{kept}"
-    )
+    raise UserError(f"cannot fetch {target.name}: {'; '.join(reasons)}; check the connection and run again{kept}")
 
 
 def _disk_reason(error: OSError, target: Path) -> str:

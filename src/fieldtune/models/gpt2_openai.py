@@ -84,9 +84,7 @@ def _read_hparams(path: Path) -> dict[str, int]:
         if not isinstance(hparams, dict) or type(hparams.get(name)) is not int or hparams[name] < 1
     ]
     if wrong:
-        raise UserError(
-            f"{path} has no positive whole number for {', '.join(wrong)}; delete it, fetch it again"
-        )
+        raise UserError(f"{path} has no positive whole number for {', '.join(wrong)}; delete it, fetch it again")
     return {ours: hparams[theirs] for theirs, ours in _HPARAMS.items()}
 
 
@@ -185,9 +183,7 @@ def _own(tensor: Tensor, *, transposed: bool = False) -> Tensor:
     return (tensor.t() if transposed else tensor).detach().clone(memory_format=torch.contiguous_format)
 
 
-def to_gptmodel_state_dict(
-    state: Mapping[str, Tensor], n_layer: int, *, context_length: int
-) -> dict[str, Tensor]:
+def to_gptmodel_state_dict(state: Mapping[str, Tensor], n_layer: int, *, context_length: int) -> dict[str, Tensor]:
     """Convert a state dict of transformers' ``GPT2LMHeadModel`` to the layout of ``GPTModel`` (with qkv
     biases).
 
@@ -197,11 +193,7 @@ def to_gptmodel_state_dict(
 
     Raises UserError: missing or unexpected tensors; a ``context_length`` that the model does not have.
     """
-    left = {
-        name: tensor
-        for name, tensor in state.items()
-        if not name.endswith((".attn.bias", ".attn.masked_bias"))
-    }
+    left = {name: tensor for name, tensor in state.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
     needed = [theirs for theirs, _, _ in _pairs(n_layer)]
     needed += [f"transformer.h.{i}.attn.c_attn.{kind}" for i in range(n_layer) for kind in ("weight", "bias")]
     _refuse_differences(

@@ -86,9 +86,7 @@ def _verify(folder: Path) -> None:
     """
     damaged = [(file, blob) for file, blob in _blobs(folder) if blob.exists() and _is_damaged(blob)]
     for file, blob in damaged:
-        blob.resolve().unlink(
-            missing_ok=True
-        )  # the blob itself may be a link into a store shared by repositories
+        blob.resolve().unlink(missing_ok=True)  # the blob itself may be a link into a store shared by repositories
         blob.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
     if damaged:
@@ -102,9 +100,7 @@ def _download(api: HfApi, name: str, revision: str | None, cache: Path | None) -
     files = _select(sibling.rfilename for sibling in info.siblings or [])
     for attempt in (1, 2):
         folder = Path(
-            snapshot_download(
-                name, revision=revision, cache_dir=cache, endpoint=api.endpoint, allow_patterns=files
-            )
+            snapshot_download(name, revision=revision, cache_dir=cache, endpoint=api.endpoint, allow_patterns=files)
         )
         try:
             _verify(folder)
@@ -126,17 +122,13 @@ def _cached(name: str, revision: str | None, cache: Path | None) -> Path | None:
         files = None  # fetched by an older client; it cannot be told whether files are missing
     try:
         return Path(
-            snapshot_download(
-                name, revision=revision, cache_dir=cache, allow_patterns=files, local_files_only=True
-            )
+            snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=files, local_files_only=True)
         )
     except LocalEntryNotFoundError:
         return None
 
 
-def fetch_snapshot(
-    name: str, *, revision: str | None, cache: Path | None = None, endpoint: str | None = None
-) -> Path:
+def fetch_snapshot(name: str, *, revision: str | None, cache: Path | None = None, endpoint: str | None = None) -> Path:
     """Folder with the files of the model ``name`` ("owner/model") at ``revision`` (branch, tag or commit;
     None: main).
 
@@ -174,8 +166,7 @@ def fetch_snapshot(
         _verify(folder)
     except _Damaged as error:
         raise UserError(
-            f"the cached files of {name} were damaged and are deleted now ({error}):"
-            " connect to the hub and run again"
+            f"the cached files of {name} were damaged and are deleted now ({error}): connect to the hub and run again"
         ) from error
     return folder
 
@@ -199,7 +190,8 @@ def _reason(error: Exception, name: str, revision: str | None, endpoint: str) ->
         )
     if isinstance(root, errors.HfHubHTTPError):
         return _status_reason(root, name, page)
-    if isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left on device" in str(root):  # the Xet library gives the text only
         return f"cannot store the model {name}: the disk is full; free space, or set HF_HOME to a larger disk"
     if isinstance(root, OSError) and "Consistency check failed" in str(root):
         return f"the download of {name} was cut: a file is shorter than the hub states; run again"

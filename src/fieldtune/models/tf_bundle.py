@@ -194,9 +194,7 @@ def _parse_index(table: bytes) -> _Index:
     footer = table[-_FOOTER_SIZE:]
     _, position = _varint(footer, 0)
     _, position = _varint(footer, position)
-    blocks = (
-        _read_block(table, handle) for _, handle in _block_entries(_read_block(table, footer[position:]))
-    )
+    blocks = (_read_block(table, handle) for _, handle in _block_entries(_read_block(table, footer[position:])))
     pairs = {key: value for block in blocks for key, value in _block_entries(block)}
     if _HEADER_KEY not in pairs:
         raise ValueError("the header entry is missing")
@@ -237,9 +235,7 @@ def _tensor(shard: np.ndarray, entry: _Entry, name: str, file: str) -> np.ndarra
         raise BundleError(f"the tensor {name} in {file} {kind}; whole tensors of {allowed} are read")
     dtype = np.dtype(dtype_name)
     if math.prod(entry.shape) * dtype.itemsize != entry.size:
-        raise BundleError(
-            f"the tensor {name} in {file}: {entry.size} bytes do not fit shape {list(entry.shape)}"
-        )
+        raise BundleError(f"the tensor {name} in {file}: {entry.size} bytes do not fit shape {list(entry.shape)}")
     data = shard[entry.offset : entry.offset + entry.size]
     if len(data) != entry.size:
         raise BundleError(
@@ -249,8 +245,7 @@ def _tensor(shard: np.ndarray, entry: _Entry, name: str, file: str) -> np.ndarra
     chunks = (data[start : start + _CRC_CHUNK].tobytes() for start in range(0, len(data), _CRC_CHUNK))
     if masked_crc32c(*chunks) != entry.crc:
         raise BundleError(
-            f"{file} is damaged: the checksum of the tensor {name} does not match;"
-            " delete this file and fetch it again"
+            f"{file} is damaged: the checksum of the tensor {name} does not match; delete this file and fetch it again"
         )
     return data.view(dtype).reshape(entry.shape)
 

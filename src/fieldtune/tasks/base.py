@@ -20,12 +20,14 @@ class Metric:
     better: str  # higher | lower
     about: str  # one sentence: what it measures
 
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """values: a number per metric name, None where it does not apply. checks: what is wrong, in words."""
 
     values: Mapping[str, float | None]
     checks: tuple[str, ...] = ()
+
 
 class Task(Protocol):
     """Everything that training, evaluation and serving need to know of a field."""
@@ -52,4 +54,3 @@ class Task(Protocol):
     def result_name(self) -> str:
         """Name that ends a result file, as in gpt2-124M-{golf-feedback}.pth."""
         ...
-

@@ -1,0 +1,1 @@
+"""From messages to ids, from rows to optimizer steps."""

@@ -1,0 +1,129 @@
+"""Messages to ids: the one place where a conversation becomes tokens, for training, evaluation and serving alike.
+
+Each turn is tokenised as pieces of its own, so that the ids of a prompt in training are the ids at inference by
+construction, not by luck of the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.config import TemplateKind
+from fieldtune.errors import UserError
+from fieldtune.models.tokenizer import Tokenizer
+from fieldtune.records import Message
+
+ALPACA_HEADER = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+)
+
+
+class EncodeError(ValueError):
+    """A row cannot be encoded; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """ids: token ids [length]. trained: whether a token is one that the loss counts [length]."""
+
+    ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.bool_]
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that the loss counts. The first token of a row is predicted from nothing, so never counts."""
+        return int(self.trained[1:].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of a conversation as ids; `trained`: an assistant's words or the end of its turn."""
+
+    ids: list[int]
+    trained: bool
+
+
+class Encoder:
+    """encode() for one tokenizer and template."""
+
+    def __init__(self, tokenizer: Tokenizer, template: TemplateKind) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+
+    def row(self, messages: Sequence[Message], *, train_on_prompt: bool = False) -> Encoded:
+        """A whole conversation. Trained are the assistant's words and one end token a turn, or with
+        `train_on_prompt` every token; `EncodeError` if a text holds a special token's text."""
+        pieces = list(self._pieces(messages))
+        ids = np.fromiter((i for piece in pieces for i in piece.ids), dtype=np.int32)
+        trained = np.repeat([piece.trained or train_on_prompt for piece in pieces], [len(p.ids) for p in pieces])
+        return Encoded(ids, trained.astype(np.bool_))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of everything before an answer, the start of the assistant's turn included."""
+        return [index for piece in self._pieces([*messages, None]) for index in piece.ids]
+
+    def _pieces(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
+        """Pieces of a conversation; a last message None stands for the turn that is to be generated."""
+        for message in messages:
+            specials = self.tokenizer.specials_in(message.text) if message else []
+            if specials:
+                raise EncodeError(f"the text holds {specials[0]!r}, a special token of this model")
+        if self.template is TemplateKind.alpaca:
+            yield from self._alpaca(messages)
+        else:
+            yield from self._chat(messages)
+
+    def _alpaca(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
+        encode, system, before = self.tokenizer.encode, "", ALPACA_HEADER + "\n\n"
+        for message in messages:
+            if message is None:
+                continue
+            if message.role == "system":
+                system = message.text + "\n\n"
+            elif message.role == "user":
+                instruction, rest = message.parts[0], "\n\n".join(part for part in message.parts[1:] if part)
+                text = f"{before}### Instruction:\n{system}{instruction}"
+                text += f"\n\n### Input:\n{rest}" if rest else ""
+                yield Piece(encode(text + "\n\n### Response:\n"), trained=False)
+                system, before = "", "\n\n"
+            else:
+                yield Piece([*encode(message.text), self.tokenizer.end_id], trained=True)
+
+    def _chat(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
+        """The tokenizer's template, rendered up to each assistant turn: what it adds for a turn is that turn."""
+        plain = [{"role": message.role, "content": message.text} for message in messages if message]
+        rendered = ""
+        for number, message in enumerate(messages):
+            if message is not None and message.role != "assistant":
+                continue
+            opened = self.tokenizer.chat(plain[:number], open_turn=True)
+            self._must_extend(opened, rendered)
+            yield Piece(self.tokenizer.encode(opened[len(rendered) :], special=True), trained=False)
+            if message is None:
+                return
+            rendered = self.tokenizer.chat(plain[: number + 1], open_turn=False)
+            self._must_extend(rendered, opened)
+            yield from self._answer(rendered[len(opened) :])
+
+    def _answer(self, text: str) -> Iterator[Piece]:
+        """An assistant's turn: words and end token are trained, what the template puts after them is not."""
+        ids = self.tokenizer.encode(text, special=True)
+        if self.tokenizer.end_id not in ids:  # a template that leaves the end to the caller
+            yield Piece([*ids, self.tokenizer.end_id], trained=True)
+            return
+        end = ids.index(self.tokenizer.end_id) + 1
+        yield Piece(ids[:end], trained=True)
+        if ids[end:]:
+            yield Piece(ids[end:], trained=False)
+
+    @staticmethod
+    def _must_extend(longer: str, shorter: str) -> None:
+        if not longer.startswith(shorter):
+            raise UserError(
+                "the model's chat template changes earlier turns when a later one is added, so its prompts in training "
+                "would not be those at inference; give model.template=alpaca or a model with another template"
+            )

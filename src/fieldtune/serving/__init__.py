@@ -1,0 +1,1 @@
+"""A run put to use: predictions from code."""

@@ -1,0 +1,167 @@
+"""What happens around optimizer steps: metrics, evaluation, samples, the best weights, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from safetensors.torch import load_file, save_file
+
+from fieldtune.config import TrainerConfig
+from fieldtune.data.batches import Schedule, Window
+from fieldtune.data.encode import Encoder
+from fieldtune.data.load import Rows
+from fieldtune.models.generate import Sampling, generate
+from fieldtune.models.scoring import mean_loss, row_losses
+from fieldtune.progress import Progress
+from fieldtune.records import dump_line, read_jsonl
+from fieldtune.runs import write_text
+from fieldtune.tracking import Tracker
+from fieldtune.training.module import FineTuning
+
+log = logging.getLogger("fieldtune")
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.safetensors"
+
+
+class Watch(pl.Callback):
+    """Watches a run in its folder. Its state is part of the checkpoint, so that a continued run goes on from it."""
+
+    def __init__(
+        self, folder: Path, settings: TrainerConfig, schedule: Schedule, val: Rows, encoder: Encoder, tracker: Tracker
+    ) -> None:
+        self.folder, self.settings, self.schedule = folder, settings, schedule
+        self.val, self.encoder, self.tracker = val, encoder, tracker
+        self.best_loss, self.best_step, self.worse_evaluations = math.inf, 0, 0
+        self.seconds = 0.0  # spent in optimizer steps
+        self.tokens = 0  # real tokens seen
+        self.stopped_early = False
+        self._started = 0.0
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+
+    # --- Lightning's hooks ------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        step = trainer.global_step
+        self._drop_lines_after(step)
+        self._progress = Progress("training", self.schedule.total_steps, done=step)
+        if step == 0:
+            self._record(0, self._evaluate(module, 0))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, window: Window, index: int) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int
+    ) -> None:
+        seconds = time.monotonic() - self._started
+        self.seconds += seconds
+        self.tokens += window["tokens"]
+        step = trainer.global_step
+        ended = self.schedule.ends_epoch(step - 1)
+        metrics: dict[str, float] = {}
+        if step % self.settings.log_every == 0 or ended:
+            metrics = {
+                **outputs,
+                "train/gradient_norm": module.gradient_norm,
+                "train/tokens_per_second": window["tokens"] / seconds,
+                "epoch": self.schedule.epoch_of(step - 1) + 1,
+            }
+        if step % self.settings.eval_every == 0 or step == self.schedule.total_steps:
+            metrics |= self._evaluate(module, step)
+        if metrics:
+            self._record(step, metrics)
+        if ended:
+            self._sample(module, step)
+        if "val/loss" in metrics or ended:
+            self._save(trainer)
+        if self.settings.patience is not None and self.worse_evaluations >= self.settings.patience:
+            log.info("no better validation loss for %d evaluations: stopping at step %d", self.worse_evaluations, step)
+            self.stopped_early = trainer.should_stop = True
+        self._progress.advance(f"loss {outputs['train/loss']:.3f}")
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("best_loss", "best_step", "worse_evaluations", "seconds", "tokens", "stopped_early")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    # --- what they do -----------------------------------------------------------------------------------------
+
+    def _evaluate(self, module: FineTuning, step: int) -> dict[str, float]:
+        if not self.val.encoded:
+            return {}
+        with module.trainer.precision_plugin.forward_context():
+            losses = row_losses(
+                module.network, self.val.encoded, self.encoder.tokenizer.pad_id, self.settings.micro_batch_size
+            )
+        loss = mean_loss(losses)
+        log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
+            if step:
+                self._keep_best(module)
+        else:
+            self.worse_evaluations += 1
+        return {"val/loss": loss}
+
+    def _keep_best(self, module: FineTuning) -> None:
+        path = self.folder / CHECKPOINTS / BEST
+        beside = path.with_suffix(".tmp")
+        save_file(module.trained_state(), str(beside))
+        beside.replace(path)
+
+    def _sample(self, module: FineTuning, step: int) -> None:
+        examples = self.val.examples[: self.settings.sample_rows]
+        if not examples:
+            return
+        prompts = [self.encoder.prompt(example.prompt) for example in examples]
+        sampling = Sampling(self.settings.sample_tokens, self.settings.temperature, self.settings.top_k, seed=step)
+        with module.trainer.precision_plugin.forward_context():
+            answers = generate(module.network.model, self.encoder.tokenizer, prompts, sampling)
+        rows = [(step, e.id, e.prompt_text, answer.text) for e, answer in zip(examples, answers, strict=True)]
+        with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(dump_line(dict(zip(("step", "id", "prompt", "answer"), row, strict=True))))
+        self.tracker.table("samples", ("step", "id", "prompt", "answer"), rows, step)
+        for _, identity, _, answer in rows:
+            log.info("sample for %s after step %d:\n%s", identity, step, answer)
+
+    def _record(self, step: int, metrics: dict[str, float]) -> None:
+        if not metrics:
+            return
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(dump_line({"step": step, **metrics}))
+        self.tracker.log(metrics, step)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        path = self.folder / CHECKPOINTS / LAST
+        beside = path.with_suffix(".tmp")
+        trainer.save_checkpoint(beside)
+        beside.replace(path)
+
+    def _drop_lines_after(self, step: int) -> None:
+        """A run that was cut off may have told of steps after its last checkpoint; they will be done again."""
+        for name in (METRICS, SAMPLES):
+            path = self.folder / name
+            if path.exists():
+                kept = [line for line in read_jsonl(path) if line["step"] <= step]
+                write_text(path, "".join(dump_line(line) for line in kept) if step else "")
+
+
+def load_best(folder: Path, module: FineTuning) -> None:
+    """Put the best weights of the run into the network."""
+    path = folder / CHECKPOINTS / BEST
+    if not path.exists():
+        return
+    missing, unexpected = module.network.load_state_dict(load_file(str(path)), strict=False)
+    trained = {name for name, parameter in module.network.named_parameters() if parameter.requires_grad}
+    if unexpected or trained & set(missing):
+        raise RuntimeError(f"{path} does not hold this run's trained weights")
