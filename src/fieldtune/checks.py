@@ -102,7 +102,7 @@ def _general(config: Config, stage: str, multirun: bool) -> Iterator[str]:
     if multirun and config.run_dir is not None:
         yield "run_dir= cannot be given with --multirun: every job has its own folder; leave it out"
     if stage != "evaluate" and config.run is not None:
-        yield f"run={config.run} is for evaluate.py; to continue a run give run_dir=, to start from it model.weights=run:"
+        yield f"run={config.run} is for evaluate.py; run_dir= continues a run, model.weights=run: starts from it"
     if config.name in ("", ".", "..") or "/" in config.name or any(ord(character) < 32 for character in config.name):
         yield f"name={config.name!r} cannot end a folder's name; use letters, digits, '-' and '_'"
     if config.tracking.kind is TrackingKind.wandb and importlib.util.find_spec("wandb") is None:

@@ -100,7 +100,17 @@ class Rejected:
 
 
 def parse_messages(raw: Any) -> tuple[Message, ...]:
-    """Messages from decoded JSON; `RecordError` names the first thing that is wrong."""
+    """A conversation that ends with an answer, from decoded JSON; `RecordError` names the first thing that is wrong."""
+    messages = parse_turns(raw)
+    if messages[-1].role != "assistant":
+        raise RecordError("the last message must be of role 'assistant': it is what the model learns")
+    if not messages[-1].text.strip():
+        raise RecordError("the last assistant message is empty: there is nothing to learn")
+    return messages
+
+
+def parse_turns(raw: Any) -> tuple[Message, ...]:
+    """Turns of user and assistant in alternation, a system message before them or not; `RecordError` if not so."""
     if not isinstance(raw, list) or not raw:
         raise RecordError("'messages' must be a non-empty list of {role, content}")
     messages = tuple(_parse_message(number, item) for number, item in enumerate(raw))
@@ -109,10 +119,8 @@ def parse_messages(raw: Any) -> tuple[Message, ...]:
         wanted = ("user", "assistant")[number % 2]
         if message.role != wanted:
             raise RecordError(f"turn {number + 1} must be of role {wanted!r}, got {message.role!r}")
-    if not body or body[-1].role != "assistant":
-        raise RecordError("the last message must be of role 'assistant': it is what the model learns")
-    if not body[-1].text.strip():
-        raise RecordError("the last assistant message is empty: there is nothing to learn")
+    if not body:
+        raise RecordError("there is a system message but no turn")
     return messages
 
 

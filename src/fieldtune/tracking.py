@@ -9,6 +9,7 @@ from __future__ import annotations
 import netrc
 import os
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,10 +70,10 @@ class WandbTracker:
         os.environ["WANDB_DATA_DIR"] = str(run.folder / "wandb" / "data")
         import wandb
 
-        self._wandb = wandb
-        identity = str(run.started.get("wandb_id") or wandb.util.generate_id())
+        self._wandb: Any = wandb
+        identity = str(run.started.get("wandb_id") or secrets.token_hex(4))
         write_json(run.folder / STARTED, {**run.started, "wandb_id": identity})
-        self._run = wandb.init(
+        self._run = self._wandb.init(
             project=config.tracking.project,
             entity=config.tracking.entity,
             name=run.folder.name,

@@ -24,7 +24,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """text: without special tokens. tokens: generated, the end token not counted. ended: by itself, not by the limit."""
+    """text: without special tokens. tokens: generated, without the end token. ended: by itself, not by the limit."""
 
     text: str
     tokens: int

@@ -34,7 +34,7 @@ class LanguageModelLoss(nn.Module):
     def token_losses(self, ids: Tensor, where: Tensor, targets: Tensor) -> Tensor:
         """The loss of each supervised token [supervised], without gradients."""
         at_labels, head = self._hidden_at(ids, where)
-        parts = zip(at_labels.split(POSITIONS_PER_CHUNK), targets.split(POSITIONS_PER_CHUNK), strict=True)
+        parts = zip(torch.split(at_labels, POSITIONS_PER_CHUNK), torch.split(targets, POSITIONS_PER_CHUNK), strict=True)
         return torch.cat([_chunk_loss(part, head, labels, "none") for part, labels in parts])
 
     def _hidden_at(self, ids: Tensor, where: Tensor) -> tuple[Tensor, nn.Module]:
@@ -56,7 +56,7 @@ def summed_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor) -> Te
     """
     if len(targets) == 0:
         return hidden.sum() * 0.0
-    chunks = list(zip(hidden.split(POSITIONS_PER_CHUNK), targets.split(POSITIONS_PER_CHUNK), strict=True))
+    chunks = list(zip(torch.split(hidden, POSITIONS_PER_CHUNK), torch.split(targets, POSITIONS_PER_CHUNK), strict=True))
     if len(chunks) == 1:
         return _chunk_loss(hidden, head, targets)
     sums = [

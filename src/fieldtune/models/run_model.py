@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
 from typing import Any
 
 import torch
@@ -80,5 +79,3 @@ def _dtype(config: Config) -> torch.dtype:
     return {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}[
         config.hardware.precision
     ]
-
-

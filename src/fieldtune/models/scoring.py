@@ -32,7 +32,9 @@ def row_losses(
         for first in range(0, len(rows), batch_size):
             numbers = by_length[first : first + batch_size]
             batch = collate([rows[number] for number in numbers], pad_id)
-            losses = network.token_losses(batch["ids"].to(device), batch["where"].to(device), batch["targets"].to(device))
+            losses = network.token_losses(
+                batch["ids"].to(device), batch["where"].to(device), batch["targets"].to(device)
+            )
             owner = batch["where"] // batch["ids"].shape[1]
             sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, owner, losses.double().cpu())
             for number, value in zip(numbers, sums.tolist(), strict=True):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,7 @@ class Tokenizer(Protocol):
     size: int  # ids there are
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids. special: whether texts of special tokens stand for those tokens (template text), or for letters."""
+        """Token ids. special: texts of special tokens stand for those tokens (a template's text), not for letters."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -65,11 +66,11 @@ class Gpt2Tokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         if special:
-            return self._encoding.encode(text, allowed_special="all")
-        return self._encoding.encode_ordinary(text)
+            return list(self._encoding.encode(text, allowed_special="all"))
+        return list(self._encoding.encode_ordinary(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._encoding.decode([index for index in ids if index < GPT2_END_ID])
+        return str(self._encoding.decode([index for index in ids if index < GPT2_END_ID]))
 
     def specials_in(self, text: str) -> list[str]:
         return []
@@ -111,7 +112,9 @@ class PretrainedTokenizer:
         pad = self._tokenizer.pad_token_id
         self.pad_id = int(pad) if pad is not None else self.end_id
         self.size = len(self._tokenizer)
-        self._specials = tuple(token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
+        self._specials = tuple(
+            token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special
+        )
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
@@ -207,7 +210,7 @@ def _hugging_face_bpe(encoding: tiktoken.Encoding) -> tuple[dict[str, int], list
 def _split_by_lower_ranks(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]:
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        pairs = [ranks.get(first + second, rank) for first, second in zip(parts, parts[1:], strict=False)]
+        pairs = [ranks.get(first + second, rank) for first, second in pairwise(parts)]
         best = min(range(len(pairs)), key=pairs.__getitem__)
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts

@@ -1,11 +1,11 @@
 """From `model.weights` to a folder of files, and from there to a model: one route for every source.
 
-    random          nothing: the shape of the configuration, weights from the seed
-    hub:OWNER/NAME  a folder in the hub's form, downloaded and checked
-    folder:PATH     such a folder, or one with OpenAI's original TensorFlow checkpoint of GPT-2
-    openai:124M     OpenAI's checkpoint, downloaded (with the backup address) and checked
-    package:MODULE  a GGUF file in an installed package, converted once into the cache
-    run:FOLDER      the result of an earlier run; a LoRA run's adapter is merged into its base
+random          nothing: the shape of the configuration, weights from the seed
+hub:OWNER/NAME  a folder in the hub's form, downloaded and checked
+folder:PATH     such a folder, or one with OpenAI's original TensorFlow checkpoint of GPT-2
+openai:124M     OpenAI's checkpoint, downloaded (with the backup address) and checked
+package:MODULE  a GGUF file in an installed package, converted once into the cache
+run:FOLDER      the result of an earlier run; a LoRA run's adapter is merged into its base
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from fieldtune.runs import find_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import nn
 
 log = logging.getLogger("fieldtune")
 
@@ -70,8 +68,11 @@ def _earlier_run(folder: str, config: Config) -> Source:
     return Source(base.folder, run.folder / "adapter")
 
 
-def build(model: ModelConfig, source: Source) -> nn.Module:
+def build(model: ModelConfig, source: Source) -> Any:
     """The model in fp32 with its weights, before any adapter. Shapes are checked against the configuration."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     built = _gpt2(model, source) if model.family is Family.gpt2 else _causal_lm(model, source)
     if source.adapter is not None:
         from peft import PeftModel

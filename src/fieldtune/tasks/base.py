@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fieldtune.records import Example, Rejected
+from fieldtune.records import Example, Message, RecordError, Rejected, parse_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Metric:
     name: str
     title: str
     unit: str  # share (0 to 1) | ratio
-    better: str  # higher | lower
+    better: str  # higher | lower | neither
     about: str  # one sentence: what it measures
 
 
@@ -51,6 +51,34 @@ class Task(Protocol):
         """Score one answer to an example's prompt by what can be checked in it."""
         ...
 
+    def prompt(self, request: Mapping[str, Any], data: Any) -> tuple[Message, ...]:
+        """The prompt of a request made outside a data set; RecordError or UserError says what is wrong with it.
+
+        data: the data section of the run that answers.
+        """
+        ...
+
     def result_name(self) -> str:
         """Name that ends a result file, as in gpt2-124M-{golf-feedback}.pth."""
         ...
+
+
+def request_messages(request: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The messages of a request in chat form ({messages}) or as {instruction, input?} or {prompt}, system? beside.
+
+    RecordError if it is neither, or does not end with a user turn.
+    """
+    if "messages" in request:
+        messages = parse_turns(request["messages"])
+    else:
+        texts = [request.get(key) for key in ("instruction", "prompt", "input")]
+        parts = tuple(text for text in texts if isinstance(text, str) and text.strip())
+        if not parts:
+            raise RecordError("give 'messages', or 'instruction' (and 'input'), or 'prompt'")
+        system = request.get("system")
+        messages = ((Message("system", (system,)),) if isinstance(system, str) and system else ()) + (
+            Message("user", parts),
+        )
+    if messages[-1].role != "user":
+        raise RecordError("the last message must be of role 'user': it is what is answered")
+    return messages

@@ -41,6 +41,8 @@ class Watch(pl.Callback):
         self.seconds = 0.0  # spent in optimizer steps
         self.tokens = 0  # real tokens seen
         self.stopped_early = False
+        self.last_step = 0
+        self.last_losses: dict[str, float] = {}
         self._started = 0.0
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
 
@@ -56,13 +58,11 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, window: Window, index: int) -> None:
         self._started = time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int) -> None:
         seconds = time.monotonic() - self._started
         self.seconds += seconds
         self.tokens += window["tokens"]
-        step = trainer.global_step
+        step = self.last_step = trainer.global_step
         ended = self.schedule.ends_epoch(step - 1)
         metrics: dict[str, float] = {}
         if step % self.settings.log_every == 0 or ended:
@@ -86,12 +86,30 @@ class Watch(pl.Callback):
         self._progress.advance(f"loss {outputs['train/loss']:.3f}")
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("best_loss", "best_step", "worse_evaluations", "seconds", "tokens", "stopped_early")
+        names = (
+            "best_loss",
+            "best_step",
+            "worse_evaluations",
+            "seconds",
+            "tokens",
+            "stopped_early",
+            "last_step",
+            "last_losses",
+        )
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
             setattr(self, name, value)
+
+    def facts(self) -> dict[str, Any]:
+        """Of the run as a whole, for its manifest."""
+        return {"stopped_early": self.stopped_early, "seconds": round(self.seconds, 2), "tokens": self.tokens}
+
+    def summary(self) -> dict[str, float]:
+        """The figures that sum a run up."""
+        best = {"val/best_loss": self.best_loss} if math.isfinite(self.best_loss) else {}
+        return {**self.last_losses, **best}
 
     # --- what they do -----------------------------------------------------------------------------------------
 
@@ -140,6 +158,7 @@ class Watch(pl.Callback):
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(dump_line({"step": step, **metrics}))
         self.tracker.log(metrics, step)
+        self.last_losses |= {name: value for name, value in metrics.items() if name.endswith("/loss")}
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / CHECKPOINTS / LAST

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fieldtune.records import Example, Rejected
+from fieldtune.records import Example, Message, Rejected
 from fieldtune.sources.tabular import read_rows
-from fieldtune.tasks.base import Metric, Score
+from fieldtune.tasks.base import Metric, Score, request_messages
 from fieldtune.tasks.jsonl.config import Data
 
 
@@ -38,6 +39,10 @@ class JsonlTask:
         shared = sum((Counter(given) & Counter(wanted)).values())
         f1 = 2 * shared / (len(given) + len(wanted)) if given or wanted else 1.0
         return Score({"exact": float(given == wanted), "word_f1": f1})
+
+    def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
+        """See `request_messages`."""
+        return request_messages(request)
 
     def result_name(self) -> str:
         return "fine-tuned"

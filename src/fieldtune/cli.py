@@ -1,0 +1,142 @@
+"""The `fieldtune` command: what is done with runs once they are there.
+
+fieldtune prepare|train|evaluate ...       the three commands, from any folder
+fieldtune runs list [output_dir=outputs]
+fieldtune runs show RUN
+fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fieldtune.errors import UserError
+from fieldtune.keys import nearest
+
+STAGES = ("prepare", "train", "evaluate")
+
+
+def main() -> None:
+    """Entry point: exits with 0, or with 2 and one line on bad input."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return
+    command, *rest = arguments
+    try:
+        if command in STAGES:
+            _stage(command, rest)
+        elif command == "runs":
+            _runs(rest)
+        elif command == "predict":
+            _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
+        else:
+            known = [*STAGES, "runs", "predict"]
+            raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _stage(stage: str, arguments: list[str]) -> None:
+    from fieldtune.launch import main as launch
+
+    sys.argv = [f"{stage}.py", *arguments]
+    launch(stage)
+
+
+def _options(arguments: Sequence[str], known: Mapping[str, str | None]) -> dict[str, str]:
+    """KEY=VALUE words as a mapping; a known key without a default must be given."""
+    given: dict[str, str] = {}
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if not equals or key not in known:
+            raise UserError(f"{word} is not understood{nearest(key, list(known))}; give {'=... '.join(known)}=...")
+        given[key] = value
+    missing = [key for key, default in known.items() if default is None and not given.get(key)]
+    if missing:
+        raise UserError(f"{missing[0]}= is missing; give {' '.join(f'{key}=...' for key in missing)}")
+    return {key: given.get(key, default or "") for key, default in known.items()}
+
+
+def _runs(arguments: Sequence[str]) -> None:
+    from fieldtune.runs import list_runs, open_run
+
+    action, *rest = arguments or ["list"]
+    if action == "list":
+        folder = Path(_options(rest, {"output_dir": "outputs"})["output_dir"])
+        for run in list_runs(folder):
+            print(f"{run.status:<11} {run.stage:<9} {run.name:<24} {run.folder}{_figure(run)}")
+    elif action == "show" and len(rest) == 1:
+        run = open_run(Path(rest[0]))
+        record = run.manifest() if run.status == "finished" else dict(run.started)
+        print(json.dumps({"status": run.status, **record}, indent=2, ensure_ascii=False))
+    else:
+        raise UserError(f"runs {' '.join(arguments)} is not understood; give: runs list, or: runs show RUN")
+
+
+def _figure(run: Any) -> str:
+    """One figure that says most of a finished run."""
+    if run.status != "finished":
+        return ""
+    metrics = run.manifest().get("metrics", {})
+    wanted = ("tuned/perplexity", "val/best_loss", "val/loss", "rows/train")
+    return next((f"  {name} {metrics[name]:.4g}" for name in wanted if name in metrics), "")
+
+
+def _predict(options: Mapping[str, str]) -> None:
+    requests = _requests(Path(options["input"]))
+    if options["system"] not in ("tuned", "base"):
+        raise UserError(f"system={options['system']} is not a model; allowed: tuned, base")
+    if options["device"] not in ("cpu", "gpu"):
+        raise UserError(f"device={options['device']} is not a device; allowed: cpu, gpu")
+    from fieldtune.serving.predictor import Predictor
+
+    predictor = Predictor(options["run"], device=options["device"], system=options["system"])
+    answers = predictor.predict(requests)
+    lines = [
+        json.dumps({"request": request, "answer": answer.text, "ended": answer.ended}, ensure_ascii=False)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    if options["output"]:
+        from fieldtune.runs import write_text
+
+        write_text(Path(options["output"]), text)
+        print(f"{len(answers)} answers in {options['output']}")
+    else:
+        print(text, end="")
+
+
+def _requests(path: Path) -> list[dict[str, Any]]:
+    """Requests of a .json (one object or a list) or .jsonl file."""
+    if not path.is_file():
+        raise UserError(f"input={path} is not a file; give .json or .jsonl")
+    text = path.read_text(encoding="utf-8-sig")
+    found: list[Any] = []
+    try:
+        if path.suffix == ".json":
+            value = json.loads(text)
+            found = value if isinstance(value, list) else [value]
+        else:
+            for number, line in enumerate(text.splitlines(), 1):
+                if line.strip():
+                    found.append(_line(path, number, line))
+    except json.JSONDecodeError as error:
+        raise UserError(f"input={path} is not JSON (line {error.lineno}: {error.msg})") from None
+    if not found or not all(isinstance(item, dict) for item in found):
+        raise UserError(f"input={path} must hold at least one JSON object, each a request")
+    return found
+
+
+def _line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"input={path}:{number} is not JSON ({error.msg})") from None

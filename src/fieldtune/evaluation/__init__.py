@@ -1,0 +1,1 @@
+"""Measuring a tuned model against its base, and the report of it."""
