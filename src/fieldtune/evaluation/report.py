@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fieldtune.evaluation.report_input import Breakdown, MetricResult, Predictio
 from fieldtune.pages import count_text, duration, figure, render, write_page
 
 SHOWN = 3  # samples at each end of the ranking
-UNIT_WORDS = {"share": "percent", "nats": "nats per token", "perplexity": "", "ratio": "", "tokens": "tokens"}
+UNIT_WORDS = {"share": "", "nats": "nats per token", "perplexity": "", "ratio": "", "tokens": "tokens"}
 
 
 def write_report(folder: Path) -> Path:
@@ -42,9 +42,9 @@ def write_report(folder: Path) -> Path:
 
 
 def outcome(metric: MetricResult) -> str:
-    """better | worse | even | "": where the interval of the difference lies; "" when there is none."""
+    """better | worse | even | "": where the interval of the difference lies; "" when there is none, or no better side."""
     difference = metric.difference
-    if difference is None or difference.low is None or difference.high is None:
+    if difference is None or difference.low is None or difference.high is None or metric.better == "neither":
         return ""
     if difference.low <= 0 <= difference.high:
         return "even"
@@ -100,7 +100,8 @@ def _date(created: str) -> str:
         moment = datetime.fromisoformat(created)
     except ValueError:
         return created
-    return f"{moment:%B} {moment.day}, {moment:%Y, %H:%M}{' UTC' if moment.utcoffset() is not None and not moment.utcoffset() else ''}"
+    zone = " UTC" if moment.utcoffset() == timedelta(0) else ""
+    return f"{moment:%B} {moment.day}, {moment:%Y, %H:%M}{zone}"
 
 
 def _key_figures(results: Results) -> list[dict[str, str]]:
@@ -189,7 +190,7 @@ def _heat_table(breakdown: Breakdown, results: Results) -> dict[str, Any]:
     """A breakdown as a table: per metric a cell with text and a tint from 0 (worst) to 1 (best of the scale)."""
     present = {name for group in breakdown.groups for name in group.values}
     metrics = [metric for metric in results.metrics if metric.name in present]
-    columns = [_tints([group.values.get(m.name, {}).get("tuned") for group in breakdown.groups], m) for m in metrics]
+    columns = [_tints([group.values.get(metric.name, {}) for group in breakdown.groups], metric) for metric in metrics]
     rows = []
     for index, group in enumerate(breakdown.groups):
         cells = [
@@ -205,14 +206,19 @@ def _heat_table(breakdown: Breakdown, results: Results) -> dict[str, Any]:
     return {"title": breakdown.title, "metrics": metrics, "rows": rows}
 
 
-def _tints(values: Sequence[float | None], metric: MetricResult) -> list[float]:
-    """Shares keep their own scale; other units are spread between the column's least and greatest."""
-    known = [value for value in values if value is not None]
-    low, high = (0.0, 1.0) if metric.unit == "share" else (min(known, default=0.0), max(known, default=0.0))
-    span = high - low
-    tints = [0.0 if value is None or not span else min(max((value - low) / span, 0.0), 1.0) for value in values]
-    if metric.better == "lower" and span:
-        return [0.0 if value is None else 1 - tint for value, tint in zip(values, tints, strict=True)]
+def _tints(values: Sequence[Mapping[str, float | None]], metric: MetricResult) -> list[float]:
+    """0 (worst) to 1 (best) for the tuned value of each group, on a scale that starts at zero.
+
+    It ends at 100% for shares, else at the column's greatest value of either system, so that small differences
+    between groups do not look large.
+    """
+    known = [value for pair in values for value in pair.values() if value is not None]
+    top = 1.0 if metric.unit == "share" else max(known, default=0.0)
+    tints = []
+    for pair in values:
+        value = pair.get("tuned")
+        share = min(max(value / top, 0.0), 1.0) if value is not None and top > 0 else None
+        tints.append(0.0 if share is None else 1 - share if metric.better == "lower" else share)
     return tints
 
 

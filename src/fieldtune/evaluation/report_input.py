@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fieldtune.errors import UserError
 
 UNITS = ("share", "nats", "perplexity", "ratio", "tokens")
-BETTER = ("higher", "lower")
+BETTER = ("higher", "lower", "neither")
 SYSTEMS = ("base", "tuned")
 
 T = TypeVar("T")
@@ -252,7 +252,5 @@ def _prediction(raw: Mapping[str, Any], where: str) -> Prediction:
         meta=_get(raw, "meta", dict, where, {}),
         answers={str(system): str(text) for system, text in answers.items() if text is not None},
         scores={str(system): _numbers(_object(values, where)) for system, values in scores.items()},
-        checks={
-            str(system): [str(check) for check in _get(checks, system, list, where, [])] for system in checks
-        },
+        checks={str(system): [str(check) for check in _get(checks, system, list, where, [])] for system in checks},
     )
