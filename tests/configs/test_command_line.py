@@ -20,8 +20,10 @@ def run(root: Path, folder: Path, stage: str, *words: str) -> subprocess.Complet
 
 UNPREPARED = "the data set of this configuration is not prepared; run prepare.py"
 
+TYPO = "trainer.learing_rate is not a key of the configuration; did you mean trainer.learning_rate?"
+
 BAD: list[tuple[str, list[str], str]] = [
-    ("train", ["trainer.learing_rate=1"], "trainer.learing_rate is not a key of the configuration; did you mean trainer.learning_rate?"),
+    ("train", ["trainer.learing_rate=1"], TYPO),
     ("train", ["+trainer.learing_rate=1"], "did you mean trainer.learning_rate?"),
     ("train", ["+seeed=1"], "seeed is not a key of the configuration; did you mean seed?"),
     ("train", ["seeed=1"], "seeed is not a key of the configuration; did you mean seed?"),

@@ -91,7 +91,7 @@ def test_rows_that_do_not_fit_are_left_out_and_named_never_cut(smollm2: Path) ->
     assert "tokens; model.context_length is 100" in reasons["long"]
     assert "<|im_end|>" in reasons["special"]
     with pytest.raises(EncodeError, match="special token"):
-        encoder.prompt(example("x", "y").messages[:0] + (Message("user", ("a <|im_start|> b",)),))
+        encoder.prompt((Message("user", ("a <|im_start|> b",)),))
 
 
 def test_gpt2_takes_special_texts_for_letters() -> None:

@@ -14,9 +14,7 @@ from fieldtune.data.encode import Encoded
 def tiny_gpt2(vocabulary: int = 97, *, dropout: float = 0.0, seed: int = 0) -> GPT2LMHeadModel:
     torch.manual_seed(seed)
     rates = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocabulary, n_positions=64, n_embd=32, n_layer=2, n_head=4, **rates)
-    )
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_positions=64, n_embd=32, n_layer=2, n_head=4, **rates))
 
 
 def tiny_llama(vocabulary: int = 97, *, seed: int = 0) -> LlamaForCausalLM:
@@ -43,5 +41,3 @@ def rows_of_lengths(lengths: Sequence[int], vocabulary: int = 97, seed: int = 0)
         trained[length - int(random.integers(1, length)) :] = True
         rows.append(Encoded(random.integers(0, vocabulary, length).astype(np.int32), trained))
     return rows
-
-

@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
 
 
 def outcome(metric: MetricResult) -> str:
-    """better | worse | even | "": where the interval of the difference lies; "" when there is none, or no better side."""
+    """better | worse | even | "": where the difference's interval lies; "" without one, or without a better side."""
     difference = metric.difference
     if difference is None or difference.low is None or difference.high is None or metric.better == "neither":
         return ""
