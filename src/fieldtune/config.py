@@ -87,9 +87,9 @@ class TrackingMode(Enum):
 class MixturePart:
     """A further data file that joins the training rows."""
 
-    name: str = MISSING
+    name: str = MISSING  # begins the ids of its rows; unlike any other part's and the task's
     path: str = MISSING  # .jsonl, .json or .csv, or a data set folder's train.jsonl
-    weight: float = 1.0  # share of the training rows, relative to `data.weight`
+    weight: float = 1.0  # share of the training rows, relative to `data.weight`; above 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,12 +97,12 @@ class DataConfig:
     """What the examples are. A task's own schema (`fieldtune.tasks.<task>.config`) adds its keys."""
 
     task: str = MISSING  # the package in fieldtune.tasks that makes and scores the examples
-    split: list[float] = field(default_factory=lambda: [0.85, 0.10, 0.05])  # shares of train, val, test
+    split: list[float] = field(default_factory=lambda: [0.85, 0.10, 0.05])  # train, val, test; they add up to 1
     near_duplicate: float = 0.8  # Jaccard similarity from which two rows must stay in one split
     weight: float = 1.0  # share of this data in the training rows, relative to the mixture's weights
-    mixture: list[MixturePart] = field(default_factory=list)
+    mixture: list[MixturePart] = field(default_factory=list)  # further files that join the rows
     preview_rows: int = 12  # rows shown in preview.html
-    # Read by training, not by prepare: changing it does not ask for another data set.
+    # The loss counts the tokens of the prompt too. Read by training: changing it does not ask for another data set
     train_on_prompt: bool = field(default=False, metadata={"stage": "train"})
 
 
@@ -110,7 +110,7 @@ class DataConfig:
 class ModelConfig:
     """Which model, and where its weights come from."""
 
-    name: str = MISSING
+    name: str = MISSING  # stands in the log, the manifest and the report
     family: Family = MISSING
     # random | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
     weights: str = MISSING
@@ -120,7 +120,7 @@ class ModelConfig:
     size: str = MISSING  # names the result files: gpt2-{size}-golf-feedback.pth, loss_plot_{size}.pdf
     context_length: int = 1024  # tokens a row may have, prompt and answer; longer rows are listed and left out
     layers: int | None = None  # shape of a GPT-2; checked against weights that are loaded
-    heads: int | None = None
+    heads: int | None = None  # attention heads; `width` is a multiple of it
     width: int | None = None  # features of a token
     dropout: float = 0.0  # of embeddings, attention and residual branches (GPT-2)
 
@@ -130,7 +130,7 @@ class AdapterConfig:
     """What is trained."""
 
     kind: AdapterKind = MISSING
-    rank: int = 16
+    rank: int = 16  # of the two low-rank matrices of each layer
     alpha: float = 32.0  # the update is scaled by alpha / rank
     dropout: float = 0.0  # on the adapter's input
     targets: list[str] = field(default_factory=list)  # names of linear layers; empty: all but the output head
@@ -140,13 +140,13 @@ class AdapterConfig:
 class TrainerConfig:
     """How long, how fast and how it is watched."""
 
-    max_epochs: int = 2
+    max_epochs: int = 2  # passes over the training rows
     max_steps: int | None = None  # optimizer steps; null: as many as max_epochs gives
     micro_batch_size: int = 8  # samples per device per forward
     accumulation: int = 1  # micro-batches per optimizer step
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.1
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    learning_rate: float = 5e-5  # of AdamW, after the warm-up
+    weight_decay: float = 0.1  # of AdamW
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
     scheduler: Scheduler = Scheduler.constant
     warmup_steps: int = 0  # optimizer steps of linear warm-up
     clip_norm: float | None = None  # largest gradient norm; null: no clipping
@@ -175,10 +175,10 @@ class TrackingConfig:
 
     kind: TrackingKind = MISSING
     mode: TrackingMode = TrackingMode.auto
-    project: str = "fieldtune"
+    project: str = "fieldtune"  # W&B project
     entity: str | None = None  # W&B team or user
     group: str | None = None  # null: the configuration's name
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)  # W&B tags
 
 
 @dataclass(kw_only=True, slots=True)
@@ -189,7 +189,7 @@ class EvaluationConfig:
     rows: int | None = None  # rows evaluated, the first of the shuffled split; null: all
     base: bool = True  # the model before fine-tuning is measured beside the tuned one
     batch_size: int = 8  # rows answered at a time
-    max_new_tokens: int = 400
+    max_new_tokens: int = 400  # of an answer at most
     temperature: float = 0.0  # 0: greedy
     top_k: int = 50  # used when temperature > 0
     bootstrap: int = 2000  # resamples of the rows for the 95 % intervals
@@ -200,11 +200,11 @@ class Config:
     """One configuration for prepare, train and evaluate."""
 
     name: str = "run"  # of the experiment: ends the run folder's name, groups the runs
-    seed: int = 1337
+    seed: int = 1337  # of the generated rows, the splits, the order of training and the samples
     run_dir: str | None = None  # null: outputs/<date>/<time>-<name>; given: made, continued, or reported as done
     run: str | None = None  # evaluate: a run folder or `latest`; null: this experiment's newest finished run
-    output_dir: str = "outputs"
-    dataset_dir: str = "datasets"
+    output_dir: str = "outputs"  # run folders
+    dataset_dir: str = "datasets"  # prepared data sets
     cache_dir: str = "~/.cache/fieldtune"  # converted weights and downloads
     data: DataConfig = MISSING
     model: ModelConfig = MISSING

@@ -132,9 +132,19 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     return [] if before == now else [(key, before, now)]
 
 
+# Tensors of some megabytes come and go at every step. glibc would map and unmap them, and the kernel clear each page
+# anew; kept in the heap, in huge pages, a training step on the CPU takes about a quarter less time.
+ALLOCATOR = {
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(100 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
 def start_worker(folder: Path) -> int:
     """Run the worker of a run folder to its end; signals reach it, its exit status comes back."""
-    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    environment = ALLOCATOR | {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     worker = subprocess.Popen([sys.executable, "-m", "fieldtune.worker", str(folder)], env=environment)
     # A terminal's Ctrl-C reaches the worker by itself; a SIGTERM sent to this process is passed on.
     signal.signal(signal.SIGTERM, lambda number, frame: worker.send_signal(number))

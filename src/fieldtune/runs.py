@@ -2,7 +2,7 @@
 
 outputs/<date>/<time>-<name>/
   config.yaml      the resolved configuration
-  run.json         what was started: stage, time, versions, git, W&B id
+  run.json         what was started: id, stage, time, versions, git
   log.txt          everything the run said
   failure.json     why it stopped, if it failed
   manifest.json    written last: only a finished run has one
@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -165,6 +166,7 @@ def find_run(output_dir: Path, wanted: str, stage: str = "train") -> Run:
 def started_record(stage: str, name: str, now: datetime) -> dict[str, Any]:
     """What is known when a run starts."""
     return {
+        "id": secrets.token_hex(4),  # also the W&B run's
         "stage": stage,
         "name": name,
         "created": now.astimezone().isoformat(timespec="microseconds"),

@@ -9,16 +9,16 @@ from __future__ import annotations
 import netrc
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from fieldtune.config import Config, TrackingKind, TrackingMode
-from fieldtune.runs import STARTED, Run, write_json
+from fieldtune.errors import UserError
+from fieldtune.runs import Run
 
-SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.I)
+SECRET = re.compile(r"token(?!izer)|secret|password|passwd|api_?key|credential", re.I)
 CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -72,23 +72,30 @@ class WandbTracker:
         import wandb
 
         self._wandb: Any = wandb
-        identity = str(run.started.get("wandb_id") or secrets.token_hex(4))
-        write_json(run.folder / STARTED, {**run.started, "wandb_id": identity})
-        self._run = self._wandb.init(
+        try:
+            self._run = self._init(config, run, mode)
+        except (wandb.errors.Error, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"W&B refuses this run ({reason}); change tracking.* or give tracking=off") from None
+        for key, value in dict(run.started.get("git", {})).items():
+            self._run.summary[f"git/{key}"] = value
+
+    def _init(self, config: Config, run: Run, mode: str) -> Any:
+        return self._wandb.init(
             project=config.tracking.project,
             entity=config.tracking.entity,
             name=run.folder.name,
-            id=identity,
+            id=str(run.started["id"]),
             # An offline run cannot be resumed: W&B's own copy then starts anew, ours goes on.
             resume="allow" if mode == "online" else None,
             group=config.tracking.group or config.name,
             job_type=run.stage,
             tags=config.tracking.tags or None,
             dir=str(run.folder),
-            config={**without_secrets(run.config()), "git": dict(run.started.get("git", {}))},
+            config=without_secrets(run.config()),
             mode=mode,
             save_code=False,
-            settings=wandb.Settings(silent=True, console="off", disable_code=True, x_disable_meta=False),
+            settings=self._wandb.Settings(silent=True, console="off", disable_code=True, x_disable_meta=False),
         )
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -105,8 +112,9 @@ class WandbTracker:
         self._run.log_artifact(artifact)
 
     def uses(self, name: str, kind: str, facts: Mapping[str, Any]) -> None:
-        # use_artifact asks the server; offline the lineage is kept in the configuration and in our manifest.
-        self._run.config.update({f"uses_{kind}": {"name": name, **facts}}, allow_val_change=True)
+        # use_artifact asks the server, which an offline run has not; the summary and our manifest say it too.
+        for key, value in {"name": name, **facts}.items():
+            self._run.summary[f"uses/{kind}/{key}"] = value
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         for key, value in dict(summary.get("metrics", {})).items():

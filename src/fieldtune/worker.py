@@ -42,13 +42,14 @@ def _work(run: runs.Run) -> int:
     (run.folder / runs.FAILURE).unlink(missing_ok=True)
     log.info("%s %s in %s", run.stage, config.name, run.folder)
     started = time.monotonic()
-    tracker = tracking.start(config, run)
+    tracker: tracking.Tracker = tracking.NullTracker()
     try:
+        tracker = tracking.start(config, run)
         facts = _stage(run.stage)(config, run.folder, tracker)
     except UserError as error:
         return _failed(run, tracker, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _failed(run, tracker, "interrupted", 130)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+        return _failed(run, tracker, f"interrupted; go on with run_dir={run.folder}", 130)
     except Exception as error:
         log.debug("%s", traceback.format_exc())
         line = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -136,30 +136,32 @@ def _full(plan: _Plan) -> list[str]:
 
 
 def _short(plan: _Plan) -> Feedback:
-    """Feel, score, fault and one drill. If no choice of sentences has room for the fault, it is not named."""
-    found: list[tuple[Drill, list[str]]] = []
-    draws = SHORT_DRAWS
-    while not found:
-        draws -= 1
-        found = _short_choices(plan, with_fault=draws >= 0, room=SHORT_PIECES if draws > -SHORT_DRAWS else 10**6)
-    drill, sections = plan.rng.choice(found)
-    return _feedback(replace(plan, drills=(drill,)), Form.short, sections)
+    """Feel, score, fault and one drill: the area's basic drill for a major issue, else its next one.
 
-
-def _short_choices(plan: _Plan, with_fault: bool, room: int) -> list[tuple[Drill, list[str]]]:
-    """Drills and sections that fit into `room` with one draw of sentence frames."""
-    frames: Sequence[str] = phrases.SHORT_STATUS
-    if with_fault:
+    Two drills an area, so that a model can learn their names from a few hundred rows.
+    """
+    drill = _short_drills(plan.area)[plan.band != "major"]
+    faults = [fault for fault in plan.area.faults if drill in fault.drills]
+    plan = replace(plan, drills=(drill,), fault=plan.rng.choice(faults or plan.area.faults))
+    for draw in range(2 * SHORT_DRAWS):
         frames = phrases.SHORT_FAULT_OCCASIONAL if plan.band == "minor" else phrases.SHORT_FAULT
-    current = plan.say(frames, fault=plan.fault.name)
-    room -= _pieces(current)
-    found = []
-    for drill in plan.fault.drills:
+        current = plan.say(frames if draw < SHORT_DRAWS else phrases.SHORT_STATUS, fault=plan.fault.name)
         step = plan.say(phrases.SHORT_DRILL, drill=drill.name, brief=_lower(drill.brief), dose=drill.dose)
-        left = room - _pieces(step)
-        feels = [*plan.fault.feel, *plan.area.feels]
-        found += [(drill, [feel, current, step]) for feel in feels if _pieces(feel) <= left]
-    return found
+        room = SHORT_PIECES - _pieces(current) - _pieces(step)
+        feels = [feel for feel in (*plan.fault.feel, *plan.area.feels) if _pieces(feel) <= room]
+        if feels:
+            break
+    else:
+        feels = [min(plan.area.feels, key=_pieces)]
+    return _feedback(plan, Form.short, [plan.rng.choice(feels), current, step])
+
+
+def _short_drills(area: Area) -> tuple[Drill, Drill]:
+    """The two of the area's drills that take the fewest words and mend a named fault, the more basic one first."""
+    named = [drill for drill in area.drills if any(drill in fault.drills for fault in area.faults)]
+    brief = sorted(named if len(named) > 1 else area.drills, key=lambda drill: _pieces(f"{drill.brief} {drill.dose}"))
+    first, second = sorted(brief[:2], key=_with_ball)
+    return first, second
 
 
 @lru_cache(maxsize=4096)

@@ -157,32 +157,20 @@ EXPECTED = {
     ),
 }
 
+# Few frames, and the severity always right behind the score: the short form is to be learned in minutes.
 SHORT_STATUS = (
     "Your {area} score is {score}, a {severity} issue; the target is {target}.",
-    "Your {area} score is {score}, a {severity} issue; aim for {target}.",
-    "Your {area} score is {score}, a {severity} weakness; aim for {target}.",
-    "Your {area} score is {score}, a {severity} problem. Target: {target}.",
-    "Target: {target}. Your {area} score is {score}, a {severity} issue.",
-    "Your {area} score is {score}, a {severity} concern. Target: {target}.",
+    "Your {area} score is {score}, a {severity} issue. Aim for {target}.",
 )
 SHORT_FAULT = (
-    "Your {area} score is {score}, a {severity} issue: {fault}. Target: {target}.",
-    "Your {area} score is {score}, a {severity} problem: {fault}. Target: {target}.",
-    "Target: {target}. Your {area} score is {score}, a {severity} issue: {fault}.",
-    "Your {area} score is {score}, a {severity} weakness: {fault}. Aim for {target}.",
+    "Your {area} score is {score}, a {severity} issue: {fault}. The target is {target}.",
     "Your {area} score is {score}, a {severity} issue; look for {fault}. Aim for {target}.",
-    "Your {area} score is {score}, a {severity} concern; suspect {fault}. Target: {target}.",
 )
 SHORT_FAULT_OCCASIONAL = (
-    "Your {area} score is {score}, a {severity} issue; watch for {fault}. Target: {target}.",
-    "Your {area} score is {score}, a {severity} concern; beware of {fault}. Target: {target}.",
-    "Target: {target}. Your {area} score is {score}, a {severity} issue, at times {fault}.",
-    "Your {area} score is {score}, a {severity} issue; watch for {fault}. Aim for {target}.",
-    "Your {area} score is {score}, a {severity} weakness, sometimes {fault}. Aim for {target}.",
+    "Your {area} score is {score}, a {severity} issue; watch for {fault}. The target is {target}.",
+    "Your {area} score is {score}, a {severity} issue; at times {fault}. Aim for {target}.",
 )
 SHORT_DRILL = (
     "Do the {drill}: {brief} Plan on {dose}.",
-    "Use the {drill}: {brief} Do {dose}.",
-    "Try the {drill}: {brief} Aim for {dose}.",
-    "Practice the {drill}: {brief} Do {dose}.",
+    "Use the {drill}: {brief} Aim for {dose}.",
 )
