@@ -20,7 +20,7 @@ import pytest
 from fieldtune import runs
 from fieldtune.config import to_yaml
 from fieldtune.errors import UserError
-from tests.commands import TINY, compose, environment, offline_record, only_run, script, write_rows
+from tests.commands import ROOT, TINY, compose, environment, offline_record, only_run, script, write_rows
 
 NOON = datetime(2026, 3, 4, 12, 0, 0)
 
@@ -86,9 +86,7 @@ def test_processes_of_the_same_second_have_their_own_folders(tmp_path: Path) -> 
     code += "sys.stdin.read()  # all wait for the starting signal\n"
     code += "for _ in range(5): print(make_run_dir(Path(sys.argv[1]), 'golf', datetime(2026, 3, 4, 12)))"
     command = [sys.executable, "-c", code, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.close()
@@ -156,7 +154,7 @@ def test_find_run_takes_the_newest_finished_one_of_the_stage(tmp_path: Path) -> 
     assert runs.find_run(tmp_path, "latest", "prepare").folder == prepared
     assert runs.find_run(tmp_path, str(first)).folder == first
     assert [run.folder for run in runs.list_runs(tmp_path)] == [first, second, third, prepared]
-    with pytest.raises(UserError, match="is unfinished; finish it with: python train.py run_dir="):
+    with pytest.raises(UserError, match="is unfinished; finish it with: python train"):
         runs.find_run(tmp_path, str(third))
     with pytest.raises(UserError, match="is a prepare run; give a train run"):
         runs.find_run(tmp_path, str(prepared))
@@ -233,7 +231,7 @@ GOLF = ("data=golf", "data.count=3000", "tracking=off", "name=golf", "run_dir=he
 def working(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A prepare run in `here` in the middle of its work, where it stands still until it gets a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fieldtune.cli", "prepare", *GOLF],
+        [sys.executable, str(ROOT / "prepare.py"), *GOLF],
         cwd=tmp_path,
         env=environment(),
         stdin=subprocess.DEVNULL,

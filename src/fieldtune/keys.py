@@ -71,7 +71,7 @@ def _words(hint: Any) -> str:
     if hint in names:
         return names[hint]
     if getattr(hint, "__origin__", None) is list:
-        return f"a list of {' or '.join(_words(part) for part in parts)} items"
+        return f"a list, each item {' or '.join(_words(part) for part in parts)}"
     if parts:
         return " or ".join(_words(part) for part in parts)
     return str(getattr(hint, "__name__", hint))

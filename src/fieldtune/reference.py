@@ -40,8 +40,8 @@ wrong type is refused before anything is loaded, with the nearest key that exist
 Order of precedence, lowest first: the default below, the chosen file of the group, the experiment, the command line.
 `python train.py --cfg job` prints what comes out. Use the same words for all three commands.
 
-`null` means "not set". `from model=` means that the chosen file of
-the group gives the value. A default in a chosen file wins over the one below.
+`null` means "not set". `from model=` means that the chosen file of the group gives the value. A default in a chosen
+file wins over the one below.
 """
 
 SECTION_NOTES = {

@@ -98,6 +98,7 @@ def _log_to(folder: Path) -> None:
     terminal.addFilter(lambda record: record.name.startswith("fieldtune"))
     logging.basicConfig(level=logging.INFO, handlers=[file, terminal], force=True)
     log.setLevel(logging.DEBUG)
+    logging.raiseExceptions = False  # a reader that closed our output is no reason to stop, or to say so
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     for noisy in ("httpx", "httpcore", "matplotlib", "urllib3", "filelock", "fsspec"):

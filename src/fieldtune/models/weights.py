@@ -63,7 +63,12 @@ def _earlier_run(folder: str, config: Config) -> Source:
         return Source(run.folder / "model")
     theirs = load(run.config())
     base = resolve(theirs.model, theirs)
-    if base.adapter is not None or base.folder is None:
+    if base.folder is None:
+        raise UserError(
+            f"model.weights=run:{run.folder} is an adapter on random weights, which no file holds; "
+            "start from a run with adapter=none"
+        )
+    if base.adapter is not None:
         raise UserError(f"model.weights=run:{run.folder} is an adapter on another run's merged model; export it first")
     return Source(base.folder, run.folder / "adapter")
 

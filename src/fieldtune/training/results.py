@@ -8,6 +8,7 @@ from typing import Any
 
 from fieldtune.charts import loss_plot_pdf
 from fieldtune.config import AdapterKind, Config, Family
+from fieldtune.errors import UserError
 from fieldtune.models.run_model import ADAPTER, MODEL
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import read_jsonl
@@ -62,7 +63,10 @@ def save_gptmodel(model: Any, path: Path) -> None:
 def _must_have_moved(model: Any) -> None:
     """An adapter whose second matrices are all zero changes nothing: a save of it would look like a result."""
     if not any(parameter.abs().max() > 0 for name, parameter in model.named_parameters() if "lora_B" in name):
-        raise RuntimeError("the adapter is still zero after training; nothing was learned, so nothing is saved")
+        raise UserError(
+            "no validation loss of this run is below that of the untrained adapter, so there is nothing to save; "
+            "give a lower trainer.learning_rate or more trainer.max_epochs"
+        )
 
 
 def _name_the_base(path: Path, weights: str) -> None:

@@ -103,7 +103,8 @@ def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Row
 
 def use_threads(hardware: HardwareConfig) -> None:
     """CPU threads of this process: those asked for, else one a core that it may run on."""
-    torch.set_num_threads(hardware.threads or len(os.sched_getaffinity(0)))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(hardware.threads or allowed)
 
 
 def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, windows: Windows) -> None:

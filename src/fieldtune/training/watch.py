@@ -54,6 +54,7 @@ class Watch(pl.Callback):
         self._progress = Progress("training", self.schedule.total_steps, done=step)
         if step == 0:
             self._record(0, self._evaluate(module, 0))
+        self._stop_if_no_better(trainer, step)  # a run cut off after it had stopped does not go on
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, window: Window, index: int) -> None:
         self._started = time.monotonic()
@@ -80,9 +81,7 @@ class Watch(pl.Callback):
             self._sample(module, step)
         if "val/loss" in metrics or ended:
             self._save(trainer)
-        if self.settings.patience is not None and self.worse_evaluations >= self.settings.patience:
-            log.info("no better validation loss for %d evaluations: stopping at step %d", self.worse_evaluations, step)
-            self.stopped_early = trainer.should_stop = True
+        self._stop_if_no_better(trainer, step)
         self._progress.advance(f"loss {outputs['train/loss']:.3f}")
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,11 +123,15 @@ class Watch(pl.Callback):
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
-            if step:
-                self._keep_best(module)
+            self._keep_best(module)
         else:
             self.worse_evaluations += 1
         return {"val/loss": loss}
+
+    def _stop_if_no_better(self, trainer: pl.Trainer, step: int) -> None:
+        if self.settings.patience is not None and self.worse_evaluations >= self.settings.patience:
+            log.info("no better validation loss for %d evaluations: stopping at step %d", self.worse_evaluations, step)
+            self.stopped_early = trainer.should_stop = True
 
     def _keep_best(self, module: FineTuning) -> None:
         path = self.folder / CHECKPOINTS / BEST

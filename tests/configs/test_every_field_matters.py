@@ -1,0 +1,490 @@
+"""Every key of the schema changes what a stage does: a table of key -> what is changed -> where it shows.
+
+The stages really run, on a Llama of a few thousand weights whose tokens are bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldtune.checks import check
+from fieldtune.config import SECTIONS, Config, MixturePart
+from fieldtune.errors import ConfigError
+from fieldtune.evaluated_run import adopt_run
+from fieldtune.keys import schema_keys
+from fieldtune.records import write_jsonl
+from fieldtune.resources import resource
+from fieldtune.runs import Run
+from tests.models.byte_model import save_byte_model
+from tests.stages import compose, lines_of, question_rows, run_command, run_here
+
+Words = tuple[str, ...]
+
+ROWS: Words = ("data=jsonl", "data.path={mine}", "data.split=[0.6,0.2,0.2]", "tracking=off", "hardware.threads=1")
+NEAR: Words = ("data=jsonl", "data.path={near}", "tracking=off")
+GOLF: Words = ("data=golf", "data.count=40", "tracking=off")
+MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
+BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
+TRAINED: Words = (
+    *ROWS,
+    *BYTES,
+    "trainer=fit",
+    "trainer.micro_batch_size=4",
+    "trainer.max_steps=4",
+    "trainer.learning_rate=0.01",
+    "trainer.sample_tokens=8",
+)
+PACKAGED: Words = ("model.weights=package:bytes_package",)
+EVALUATED: Words = (
+    *("tracking=off", "run={run}", "evaluation.max_new_tokens=6", "evaluation.bootstrap=100", "hardware.threads=1"),
+    *("evaluation.rows=null", "evaluation.batch_size=4"),
+)
+OFFLINE: Words = (*ROWS, "tracking=offline")
+OFFLINE_CHANGED: Words = (
+    *OFFLINE,
+    "tracking.project=another",
+    "tracking.entity=team",
+    "tracking.group=another",
+    "tracking.tags=[first]",
+)
+SMALL_GPT2: Words = (*ROWS, "model=gpt2_tiny", "model.layers=1", "model.width=8", "adapter=none")
+
+
+@dataclass
+class Work:
+    """A folder in which stages run, and what they left, by stage and words: equal words run once."""
+
+    folder: Path
+    places: dict[str, str]
+    done: dict[tuple[str, Words], Run] = field(default_factory=dict)
+    scripts: dict[Words, set[str]] = field(default_factory=dict)
+
+    def words(self, words: Words) -> Words:
+        return tuple(word.format(**self.places) for word in words)
+
+    def config(self, stage: str, words: Words) -> Config:
+        return compose(self.folder, stage, *self.words(words))
+
+    def run(self, stage: str, words: Words) -> Run:
+        if (stage, words) not in self.done:
+            if stage == "train":
+                self.run("prepare", words)
+            self.done[stage, words] = run_here(self.folder, stage, *self.words(words))
+        return self.done[stage, words]
+
+
+# --- where a change shows -------------------------------------------------------------------------------------
+
+
+def refusals(work: Work, words: Words) -> tuple[str, ...]:
+    """What the check before training says."""
+    work.run("prepare", tuple(word for word in words if not word.startswith(("model", "adapter", "hardware"))))
+    try:
+        check(work.config("train", words), "train")
+    except ConfigError as error:
+        return tuple(error.problems)
+    return ()
+
+
+def left_by_script(work: Work, words: Words) -> set[str]:
+    """Folders that a prepare script makes in an empty folder, but for those named by the time or a hash."""
+    if words not in work.scripts:
+        folder = work.folder / f"empty-{len(work.scripts)}"
+        folder.mkdir()
+        done = run_command(folder, "prepare", *work.words(words))
+        assert done.returncode == 0, done.stderr
+        folders = [path.relative_to(folder) for path in folder.rglob("*") if path.is_dir()]
+        work.scripts[words] = {str(path) for path in folders if len(path.name) < 20}
+    return work.scripts[words]
+
+
+def run_name(work: Work, words: Words) -> str:
+    """What the run folder is called, but for its time."""
+    return re.sub(r"^\d\d-\d\d-\d\d-|-\d+$", "", work.run("prepare", words).folder.name)
+
+
+def adopted(work: Work, words: Words) -> str:
+    """The run that evaluate looks at."""
+    work.places["run"] = str(work.run("train", TRAINED).folder)
+    work.run("train", (*TRAINED, "seed=3"))
+    return str(adopt_run(work.config("evaluate", words), list(work.words(words)))[1].folder)
+
+
+def weights_folder(work: Work, words: Words) -> Path | None:
+    """Where the files of the weights are."""
+    from fieldtune.models.weights import resolve
+
+    config = work.config("train", words)
+    return resolve(config.model, config).folder
+
+
+def rows(work: Work, words: Words) -> list[str]:
+    """The prepared splits."""
+    folder = Path(work.run("prepare", words).manifest()["data"]["folder"])
+    return [(folder / f"{split}.jsonl").read_text(encoding="utf-8") for split in ("train", "val", "test")]
+
+
+def near_duplicate_groups(work: Work, words: Words) -> int:
+    return int(work.run("prepare", words).manifest()["data"]["near_duplicates"]["groups"])
+
+
+def preview(work: Work, words: Words) -> str:
+    run = work.run("prepare", words)
+    return (Path(run.manifest()["data"]["folder"]) / "preview.html").read_text(encoding="utf-8")
+
+
+def model(work: Work, words: Words) -> Any:
+    """The model that training starts from: its settings and its weights."""
+    from fieldtune.models.run_model import start_model
+
+    built, _ = start_model(work.config("train", words))
+    settings = {name: value for name, value in built.config.to_dict().items() if name != "_name_or_path"}
+    return settings, {name: (tuple(value.shape), float(value.sum())) for name, value in built.state_dict().items()}
+
+
+def adapters(work: Work, words: Words) -> Any:
+    """The adapter layers by name: rank, scaling, dropout."""
+    from fieldtune.models.run_model import start_model
+
+    built, _ = start_model(work.config("train", words))
+    return {
+        name: (layer.r["default"], layer.scaling["default"], getattr(layer.lora_dropout["default"], "p", 0.0))
+        for name, layer in built.named_modules()
+        if hasattr(layer, "lora_dropout")
+    }
+
+
+def prompt_ids(work: Work, words: Words) -> list[int]:
+    from fieldtune.data.encode import Encoder
+    from fieldtune.models.run_model import start_model
+    from fieldtune.records import Message
+
+    config = work.config("train", words)
+    return Encoder(start_model(config)[1], config.model.template).prompt([Message("user", ("Why?",))])
+
+
+def figures(work: Work, words: Words) -> list[dict[str, float]]:
+    """metrics.jsonl, but for the speed."""
+    lines = lines_of(work.run("train", words).folder / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+
+
+def steps_logged(work: Work, words: Words) -> list[float]:
+    return [line["step"] for line in figures(work, words) if "train/loss" in line]
+
+
+def steps_evaluated(work: Work, words: Words) -> list[float]:
+    return [line["step"] for line in figures(work, words) if "val/loss" in line]
+
+
+def learning_rates(work: Work, words: Words) -> list[float]:
+    return [line["train/learning_rate"] for line in figures(work, words) if "train/loss" in line]
+
+
+def first_losses(work: Work, words: Words) -> list[float]:
+    """Before and in the first optimizer step: nothing is trained yet."""
+    return [value for line in figures(work, words)[:2] for name, value in line.items() if name.endswith("/loss")]
+
+
+def samples(work: Work, words: Words) -> list[str]:
+    return [line["answer"] for line in lines_of(work.run("train", words).folder / "samples.jsonl")]
+
+
+def results(work: Work, words: Words) -> list[str]:
+    """Names of the result files."""
+    return sorted(work.run("train", words).manifest()["files"])
+
+
+def model_facts(work: Work, words: Words) -> Any:
+    return work.run("train", words).manifest()["model"]
+
+
+def rows_left_out(work: Work, words: Words) -> Any:
+    return work.run("train", words).manifest()["left_out"]
+
+
+def threads(work: Work, words: Words) -> int:
+    import torch
+
+    before = torch.get_num_threads()
+    work.done.pop(("train", words), None)
+    try:
+        work.run("train", words)
+        return torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def device(work: Work, words: Words) -> Any:
+    """Where the trained weights were, or why they cannot be there."""
+    refused = refusals(work, words)
+    if refused:
+        return refused
+    import torch
+
+    work.run("train", words)
+    return torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+
+
+def predictions(work: Work, words: Words) -> list[Any]:
+    lines = lines_of(evaluation(work, words) / "predictions.jsonl")
+    return [(line["id"], line["answers"]) for line in lines]
+
+
+def intervals(work: Work, words: Words) -> Any:
+    return json.loads((evaluation(work, words) / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+
+
+def evaluation(work: Work, words: Words) -> Path:
+    work.places["run"] = str(work.run("train", TRAINED).folder)
+    return work.run("evaluate", words).folder
+
+
+def batch_rows(work: Work, words: Words) -> list[int]:
+    """Rows of each forward pass of the model."""
+    from torch.nn import Embedding
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    seen: list[int] = []
+
+    def look(module: Any, inputs: Any) -> None:
+        if isinstance(module, Embedding):
+            seen.append(len(inputs[0]))
+
+    work.done.pop(("evaluate", words), None)
+    handle = register_module_forward_pre_hook(look)
+    try:
+        evaluation(work, words)
+    finally:
+        handle.remove()
+    return seen
+
+
+def offline_files(work: Work, words: Words) -> int:
+    return len(list(work.run("prepare", words).folder.glob("wandb/offline-run-*/*.wandb")))
+
+
+def wandb_run(work: Work, words: Words) -> dict[str, Any]:
+    """The run as W&B's offline file describes it."""
+    files = list(work.run("prepare", words).folder.glob("wandb/offline-run-*/*.wandb"))
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[0])]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    described: dict[str, Any] = next(record["run"] for record in map(json.loads, lines) if record["type"] == "run")
+    return described
+
+
+def wandb_mode(work: Work, words: Words) -> str:
+    from fieldtune.tracking import _mode
+
+    return _mode(work.config("train", words).tracking.mode)
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """`changed` added to `words` shows in `probe`. base: the value before, where the default would not do.
+
+    instead: `changed` comes in place of `base`, where the two cannot stand together.
+    """
+
+    probe: Callable[[Work, Words], Any]
+    words: Words
+    changed: str
+    base: Words = ()
+    instead: bool = False
+
+
+def golf(probe: Callable[[Work, Words], Any], changed: str) -> Case:
+    return Case(probe, GOLF, changed)
+
+
+def trained(probe: Callable[[Work, Words], Any], changed: str, *base: str) -> Case:
+    return Case(probe, TRAINED, changed, base)
+
+
+def evaluated(probe: Callable[[Work, Words], Any], changed: str, *base: str) -> Case:
+    return Case(probe, EVALUATED, changed, base)
+
+
+def small_gpt2(probe: Callable[[Work, Words], Any], changed: str) -> Case:
+    return Case(probe, SMALL_GPT2, changed)
+
+
+def offline(name: str, changed: str) -> Case:
+    """In what W&B calls `name` of a run. All four keys are changed in one run: starting W&B takes its time."""
+
+    def probe(work: Work, words: Words) -> Any:
+        return wandb_run(work, OFFLINE_CHANGED if changed in words else words).get(name)
+
+    return Case(probe, OFFLINE, changed)
+
+
+def lora(changed: str) -> Case:
+    return Case(adapters, (*ROWS, *BYTES), changed, ("adapter=lora",))
+
+
+CASES: dict[str, Case] = {
+    "name": Case(run_name, ROWS, "name=another"),
+    "seed": Case(rows, ROWS, "seed=2"),
+    "run_dir": Case(left_by_script, ROWS, "run_dir=here"),
+    "run": Case(adopted, ("tracking=off",), "run={run}", ("run=latest",)),
+    "output_dir": Case(left_by_script, ROWS, "output_dir=results"),
+    "dataset_dir": Case(left_by_script, (*ROWS, "run_dir=here"), "dataset_dir=prepared"),
+    "cache_dir": Case(weights_folder, PACKAGED, "cache_dir={cache2}", ("cache_dir={cache1}",)),
+    "data.task": Case(rows, ("tracking=off",), "data=golf", ("data=jsonl", "data.path={mine}"), instead=True),
+    "data.path": Case(rows, ROWS, "data.path={other}"),
+    "data.split": Case(rows, ROWS, "data.split=[0.4,0.4,0.2]"),
+    "data.near_duplicate": Case(near_duplicate_groups, NEAR, "data.near_duplicate=0.5", ("data.near_duplicate=1",)),
+    "data.weight": Case(rows, MIXED, "data.weight=5"),
+    "data.mixture": Case(rows, ROWS, MIXED[-1]),
+    "data.mixture[].name": Case(rows, MIXED, "data.mixture=[{{name: team, path: {other}}}]"),
+    "data.mixture[].path": Case(rows, MIXED, "data.mixture=[{{name: club, path: {third}}}]"),
+    "data.mixture[].weight": Case(rows, MIXED, "data.mixture=[{{name: club, path: {other}, weight: 5}}]"),
+    "data.preview_rows": Case(preview, ROWS, "data.preview_rows=2"),
+    "data.train_on_prompt": trained(first_losses, "data.train_on_prompt=true"),
+    "data.count": golf(rows, "data.count=41"),
+    "data.form": golf(rows, "data.form=short"),
+    "data.knowledge": golf(rows, "data.knowledge={knowledge}"),
+    "data.feedback": golf(rows, "data.feedback={feedback}"),
+    "model.name": trained(model_facts, "model.name=another"),
+    "model.family": small_gpt2(refusals, "model.family=causal_lm"),
+    "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
+    "model.revision": small_gpt2(refusals, "model.revision=main"),
+    "model.tokenizer": Case(refusals, (*ROWS, *BYTES), "model.tokenizer=gpt2_bpe"),
+    "model.template": Case(prompt_ids, (*ROWS, *BYTES), "model.template=alpaca"),
+    "model.size": trained(results, "model.size=9B"),
+    "model.context_length": trained(rows_left_out, "model.context_length=100"),
+    "model.layers": small_gpt2(model, "model.layers=2"),
+    "model.heads": small_gpt2(model, "model.heads=4"),
+    "model.width": small_gpt2(model, "model.width=16"),
+    "model.dropout": small_gpt2(model, "model.dropout=0.3"),
+    "adapter.kind": Case(model_facts, TRAINED, "adapter.kind=lora"),
+    "adapter.rank": lora("adapter.rank=3"),
+    "adapter.alpha": lora("adapter.alpha=3"),
+    "adapter.dropout": lora("adapter.dropout=0.3"),
+    "adapter.targets": lora("adapter.targets=[q_proj]"),
+    "trainer.max_epochs": trained(steps_logged, "trainer.max_epochs=3", "trainer.max_steps=null"),
+    "trainer.max_steps": trained(steps_logged, "trainer.max_steps=3"),
+    "trainer.micro_batch_size": trained(first_losses, "trainer.micro_batch_size=3"),
+    "trainer.accumulation": trained(first_losses, "trainer.accumulation=2"),
+    "trainer.learning_rate": trained(learning_rates, "trainer.learning_rate=0.02"),
+    "trainer.weight_decay": trained(figures, "trainer.weight_decay=1"),
+    "trainer.betas": trained(figures, "trainer.betas=[0.5,0.9]"),
+    "trainer.scheduler": trained(learning_rates, "trainer.scheduler=cosine"),
+    "trainer.warmup_steps": trained(learning_rates, "trainer.warmup_steps=2"),
+    "trainer.clip_norm": trained(figures, "trainer.clip_norm=1e-9"),
+    "trainer.log_every": trained(steps_logged, "trainer.log_every=2"),
+    "trainer.eval_every": trained(steps_evaluated, "trainer.eval_every=1"),
+    "trainer.eval_rows": trained(first_losses, "trainer.eval_rows=1"),
+    "trainer.patience": trained(steps_logged, "trainer.patience=1", "trainer.learning_rate=9", "trainer.eval_every=1"),
+    "trainer.sample_rows": trained(samples, "trainer.sample_rows=2"),
+    "trainer.sample_tokens": trained(samples, "trainer.sample_tokens=3"),
+    "trainer.temperature": trained(samples, "trainer.temperature=100"),
+    "trainer.top_k": trained(samples, "trainer.top_k=1"),
+    "hardware.accelerator": trained(device, "hardware.accelerator=gpu"),
+    "hardware.precision": trained(figures, "hardware.precision=bf16"),
+    "hardware.threads": trained(threads, "hardware.threads=2", "seed=4"),
+    "tracking.kind": Case(offline_files, OFFLINE, "tracking=off"),
+    "tracking.mode": Case(wandb_mode, (*ROWS, "tracking=wandb"), "tracking.mode=online"),
+    "tracking.project": offline("project", "tracking.project=another"),
+    "tracking.entity": offline("entity", "tracking.entity=team"),
+    "tracking.group": offline("run_group", "tracking.group=another"),
+    "tracking.tags": offline("tags", "tracking.tags=[first]"),
+    "evaluation.split": evaluated(predictions, "evaluation.split=val"),
+    "evaluation.rows": evaluated(predictions, "evaluation.rows=2"),
+    "evaluation.base": evaluated(predictions, "evaluation.base=false"),
+    "evaluation.batch_size": evaluated(batch_rows, "evaluation.batch_size=3"),
+    "evaluation.max_new_tokens": evaluated(predictions, "evaluation.max_new_tokens=2"),
+    "evaluation.temperature": evaluated(predictions, "evaluation.temperature=2"),
+    "evaluation.top_k": evaluated(predictions, "evaluation.top_k=1", "evaluation.temperature=2"),
+    "evaluation.bootstrap": evaluated(intervals, "evaluation.bootstrap=150"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+    folder = tmp_path_factory.mktemp("fields")
+    questions = question_rows(60)
+    files = {"mine": questions[:20], "other": questions[20:40], "third": questions[40:]}
+    for name, lines in files.items():
+        write_jsonl(folder / f"{name}.jsonl", lines)
+    places = {name: str(folder / f"{name}.jsonl") for name in files}
+    for seed, name in enumerate(("first", "second")):
+        places[name] = str(save_byte_model(folder / name, seed=seed))
+    places |= {"knowledge": str(other_knowledge(folder)), "feedback": str(users_feedback(folder))}
+    near = [row for row in questions[:20] for row in (row, without_last_word(row))]
+    write_jsonl(folder / "near.jsonl", near)
+    places["near"] = str(folder / "near.jsonl")
+    places |= {name: str(folder / name) for name in ("cache1", "cache2")}
+    package = folder / "packages" / "bytes_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model.gguf").write_bytes(b"GGUF")
+    key = sha256(b"GGUF4").hexdigest()[:12]  # as `convert_packaged_gguf` names what it has converted
+    for name in ("cache1", "cache2"):
+        save_byte_model(folder / name / "converted" / f"bytes_package-{key}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(package.parent)
+        yield Work(folder, places)
+
+
+def without_last_word(row: dict[str, Any]) -> dict[str, Any]:
+    """A near-duplicate of a row."""
+    question, answer = row["messages"]
+    return {"messages": [question, {**answer, "content": answer["content"].rpartition(" ")[0]}]}
+
+
+def other_knowledge(folder: Path) -> Path:
+    """The golf knowledge base in other words."""
+    copy = Path(shutil.copytree(resource("knowledge/golf_instruction"), folder / "knowledge"))
+    for path in copy.rglob("*.md"):
+        path.write_text(path.read_text(encoding="utf-8").replace(" your ", " the "), encoding="utf-8")
+    return copy
+
+
+def users_feedback(folder: Path) -> Path:
+    from fieldtune.tasks.golf.feedback import append_feedback
+    from fieldtune.tasks.golf.swing import AREAS, Swing
+
+    area = next(iter(AREAS))
+    swing = Swing(area, 0.4, 0.6, dict.fromkeys(AREAS, 0.4), "power_swing")
+    append_feedback(folder / "feedback.jsonl", swing, "Slow the takeaway and hold the finish.", rating=5)
+    return folder / "feedback.jsonl"
+
+
+def leaves() -> set[str]:
+    parts = {f"data.mixture[].{item.name}" for item in fields(MixturePart)}
+    return ({*schema_keys()} - SECTIONS.keys() - {"data"}) | parts
+
+
+def test_every_key_has_its_case() -> None:
+    assert CASES.keys() == leaves()
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_changed_value_shows(work: Work, key: str) -> None:
+    case = CASES[key]
+    before = case.probe(work, (*case.words, *case.base))
+    after = case.probe(work, (*case.words, *(() if case.instead else case.base), case.changed))
+    assert before != after
+
+
+def test_an_unchanged_value_shows_nothing(work: Work) -> None:
+    """Else the test above would say nothing: a second run of the same words leaves the same."""
+    probes = {figures: TRAINED, samples: TRAINED, rows: GOLF, predictions: EVALUATED, intervals: EVALUATED}
+    before = {probe: probe(work, words) for probe, words in probes.items()}
+    work.done.clear()
+    assert all(probe(work, words) == before[probe] for probe, words in probes.items())
