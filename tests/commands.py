@@ -86,10 +86,14 @@ def offline_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def offline_records(folder: Path) -> list[dict[str, Any]]:
+    """Every record of that run."""
+    return [json.loads(line) for line in _inspect(folder, "--json").splitlines() if line]
+
+
 def offline_history(folder: Path) -> list[dict[str, Any]]:
     """What was logged in that run, a step an item."""
-    records = [json.loads(line) for line in _inspect(folder, "--json").splitlines() if line]
-    return [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [record["history"]["item"] for record in offline_records(folder) if record["type"] == "history"]
 
 
 def _inspect(folder: Path, *options: str) -> str:

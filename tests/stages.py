@@ -108,9 +108,24 @@ def curve(run: runs.Run | Path, name: str) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines_of(folder / "metrics.jsonl") if name in line}
 
 
-FIRST = "amber birch cedar delta ember frost grove heron inlet jasper".split()
-SECOND = "quarry river summit timber upland valley willow yonder zenith meadow".split()
-THINGS = "engine ladder mirror needle orchid pencil rocket saddle tunnel violin wallet anchor basket candle".split()
+FIRST = ["amber", "birch", "cedar", "delta", "ember", "frost", "grove", "heron", "inlet", "jasper"]
+SECOND = ["quarry", "river", "summit", "timber", "upland", "valley", "willow", "yonder", "zenith", "meadow"]
+THINGS = [
+    "engine",
+    "ladder",
+    "mirror",
+    "needle",
+    "orchid",
+    "pencil",
+    "rocket",
+    "saddle",
+    "tunnel",
+    "violin",
+    "wallet",
+    "anchor",
+    "basket",
+    "candle",
+]
 
 
 def question_rows(count: int) -> list[dict[str, Any]]:

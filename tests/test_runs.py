@@ -243,12 +243,19 @@ def working(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     wait_for(lambda: bool(list(tmp_path.glob("datasets/golf/.building-*/pool.jsonl"))), "the start of the work")
     (worker,) = children(process.pid)
     os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: status_line(worker, "State").startswith("T"), "the stop")
     try:
         yield process
     finally:
         for pid in [*children(process.pid), process.pid] if process.poll() is None else []:
             os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def status_line(pid: int, name: str) -> str:
+    """A line of what the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
 
 def children(pid: int) -> list[int]:
@@ -290,7 +297,7 @@ def test_ctrl_c_ends_a_run_in_order(tmp_path: Path, working: subprocess.Popen[st
 def test_sigterm_reaches_the_worker(tmp_path: Path, working: subprocess.Popen[str]) -> None:
     (worker,) = children(working.pid)
     working.terminate()
-    time.sleep(0.2)
+    wait_for(lambda: int(status_line(worker, "ShdPnd"), 16) == 1 << signal.SIGTERM - 1, "the worker's SIGTERM")
     os.kill(worker, signal.SIGCONT)
     assert working.wait(timeout=30) == 128 + signal.SIGTERM
     assert not Path(f"/proc/{worker}").exists()

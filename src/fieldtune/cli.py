@@ -140,3 +140,7 @@ def _line(path: Path, number: int, line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"input={path}:{number} is not JSON ({error.msg})") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,9 @@ from fieldtune.errors import UserError
 
 log = logging.getLogger("fieldtune")
 
+# A shell's statuses for a process that a signal ended.
+SIGINT_STATUS, SIGTERM_STATUS = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
 Stage = Callable[[Config, Path, tracking.Tracker], Mapping[str, Any]]
 
 
@@ -27,6 +31,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m fieldtune.worker RUN_DIR", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
+    # An asked-for end is an interruption like Ctrl-C: the run says so, and nothing half-made stays behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_STATUS))
     try:
         run = runs.open_run(folder)
         with runs.locked(folder):
@@ -48,8 +54,9 @@ def _work(run: runs.Run) -> int:
         facts = _stage(run.stage)(config, run.folder, tracker)
     except UserError as error:
         return _failed(run, tracker, str(error), error.exit_code)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        return _failed(run, tracker, f"interrupted; go on with run_dir={run.folder}", 130)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        status = SIGTERM_STATUS if getattr(stop, "code", None) == SIGTERM_STATUS else SIGINT_STATUS
+        return _failed(run, tracker, f"interrupted; go on with run_dir={run.folder}", status)
     except Exception as error:
         log.debug("%s", traceback.format_exc())
         line = f"{type(error).__name__}: {error}".splitlines()[0]

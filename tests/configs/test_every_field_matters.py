@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -26,6 +24,7 @@ from fieldtune.keys import schema_keys
 from fieldtune.records import write_jsonl
 from fieldtune.resources import resource
 from fieldtune.runs import Run
+from tests.commands import offline_records
 from tests.models.byte_model import save_byte_model
 from tests.stages import compose, lines_of, question_rows, run_command, run_here
 
@@ -69,6 +68,7 @@ class Work:
     places: dict[str, str]
     done: dict[tuple[str, Words], Run] = field(default_factory=dict)
     scripts: dict[Words, set[str]] = field(default_factory=dict)
+    tracked: dict[Words, Path] = field(default_factory=dict)
 
     def words(self, words: Words) -> Words:
         return tuple(word.format(**self.places) for word in words)
@@ -271,17 +271,18 @@ def batch_rows(work: Work, words: Words) -> list[int]:
     return seen
 
 
+def tracked(work: Work, words: Words) -> Path:
+    """The run folder of a prepare script: W&B leaves its marks in a process's environment, so it has its own."""
+    if words not in work.tracked:
+        folder = work.folder / f"tracked-{len(work.tracked)}"
+        done = run_command(work.folder, "prepare", *work.words(words), f"run_dir={folder}")
+        assert done.returncode == 0, done.stderr
+        work.tracked[words] = folder
+    return work.tracked[words]
+
+
 def offline_files(work: Work, words: Words) -> int:
-    return len(list(work.run("prepare", words).folder.glob("wandb/offline-run-*/*.wandb")))
-
-
-def wandb_run(work: Work, words: Words) -> dict[str, Any]:
-    """The run as W&B's offline file describes it."""
-    files = list(work.run("prepare", words).folder.glob("wandb/offline-run-*/*.wandb"))
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[0])]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    described: dict[str, Any] = next(record["run"] for record in map(json.loads, lines) if record["type"] == "run")
-    return described
+    return len(list(tracked(work, words).glob("wandb/offline-run-*/*.wandb")))
 
 
 def wandb_mode(work: Work, words: Words) -> str:
@@ -327,7 +328,8 @@ def offline(name: str, changed: str) -> Case:
     """In what W&B calls `name` of a run. All four keys are changed in one run: starting W&B takes its time."""
 
     def probe(work: Work, words: Words) -> Any:
-        return wandb_run(work, OFFLINE_CHANGED if changed in words else words).get(name)
+        records = offline_records(tracked(work, OFFLINE_CHANGED if changed in words else words))
+        return next(record["run"].get(name) for record in records if record["type"] == "run")
 
     return Case(probe, OFFLINE, changed)
 

@@ -17,6 +17,7 @@ GOLF = ("experiment=golf_gpt2", "model=gpt2_tiny", "tracking=off", "data.count=6
 TRAINING = (
     "trainer.micro_batch_size=4",
     "trainer.accumulation=2",
+    "trainer.learning_rate=3e-3",
     "trainer.eval_every=2",
     "trainer.eval_rows=3",
     "trainer.sample_rows=2",

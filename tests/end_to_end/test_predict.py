@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from fieldtune.errors import UserError
+from fieldtune.records import read_examples
 from fieldtune.serving.golf import FineTunedGolfFeedbackGenerator
+from fieldtune.serving.predictor import Predictor
 from fieldtune.tasks.golf.swing import AREAS
 
 from ..stages import lines_of, run_here
 from .conftest import Golf
 
-SCORES = {area: 0.6 for area in AREAS} | {"balance": 0.42}
+SCORES = dict.fromkeys(AREAS, 0.6) | {"balance": 0.42}
 SWING: dict[str, Any] = {
     "area": "balance",
     "score": 0.42,
@@ -29,9 +31,7 @@ SWING: dict[str, Any] = {
 
 def fieldtune(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; from fieldtune.cli import main; sys.argv[0] = 'fieldtune'; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def refused(folder: Path, *words: str) -> str:
@@ -56,7 +56,7 @@ def test_predict_answers_swings_and_prompts(golf: Golf, coach: FineTunedGolfFeed
     assert done.returncode == 0 and done.stdout == f"2 answers in {output}\n", done.stderr
     lines = lines_of(output)
     assert [line["request"] for line in lines] == [SWING, other]
-    assert all(line["answer"] and line["ended"] is False for line in lines)
+    assert all(isinstance(line["answer"], str) and line["ended"] is False for line in lines)
     assert lines[0]["answer"] == coach.generate_feedback("balance", 0.42, 0.65, SCORES, "power_swing")
 
 
@@ -80,7 +80,6 @@ def test_predict_prints_one_swing(golf: Golf, tmp_path: Path) -> None:
 )
 def test_a_bad_request_is_one_line(golf: Golf, tmp_path: Path, content: Any, expected: str) -> None:
     from fieldtune.cli import _requests
-    from fieldtune.serving.predictor import Predictor
 
     path = tmp_path / "request.json"
     path.write_text(json.dumps(content))
@@ -120,10 +119,14 @@ def test_an_unknown_command_names_the_nearest(golf: Golf) -> None:
 
 
 def test_the_coach_answers_as_the_evaluation_did(golf: Golf, coach: FineTunedGolfFeedbackGenerator) -> None:
-    again = coach.generate_feedback("balance", 0.42, 0.65, SCORES)
-    assert again and again == coach.generate_feedback("balance", 0.42, 0.65, SCORES)
-    assert coach.generate("Say something.", max_new_tokens=5) != ""
-    with pytest.raises(UserError, match="target 0.1 is not above score 0.42"):
+    row = next(read_examples(golf.dataset / "test.jsonl"))
+    prompt, evaluated = row.prompt[0].text, lines_of(golf.evaluation.folder / "predictions.jsonl")[0]
+    assert evaluated["id"] == row.id
+    request = {"messages": [message.to_json() for message in row.prompt]}
+    assert Predictor(golf.train.folder).predict([request])[0].text == evaluated["answers"]["tuned"]
+    sampled = coach.generate(prompt, max_new_tokens=8, temperature=1.5)
+    assert sampled and sampled != coach.generate(prompt, max_new_tokens=8)
+    with pytest.raises(UserError, match=r"target 0\.1 is not above score 0\.42"):
         coach.generate_feedback("balance", 0.42, 0.1, SCORES)
     with pytest.raises(UserError, match="the model's context is 1,024"):
         coach.generate("word " * 1100)
@@ -131,7 +134,8 @@ def test_the_coach_answers_as_the_evaluation_did(golf: Golf, coach: FineTunedGol
 
 def test_recorded_feedback_joins_the_next_data_set(coach: FineTunedGolfFeedbackGenerator, tmp_path: Path) -> None:
     path = tmp_path / "feedback" / "golf.jsonl"
-    coach.record_feedback(path, SWING, "Your balance is at 42%. Hold every finish for three seconds.", rating=5, user="a")
+    text = "Your balance is at 42%. Hold every finish for three seconds."
+    coach.record_feedback(path, SWING, text, rating=5, user="a")
     coach.record_feedback(path, {**SWING, "target": 0.7}, "Too vague to learn from.", rating=2)
     with pytest.raises(UserError, match="rating is 6"):
         coach.record_feedback(path, SWING, "Fine.", rating=6)
@@ -142,6 +146,6 @@ def test_recorded_feedback_joins_the_next_data_set(coach: FineTunedGolfFeedbackG
     dataset = Path(manifest["data"]["folder"])
     rows = [row for split in ("train", "val", "test") for row in lines_of(dataset / f"{split}.jsonl")]
     (kept,) = (row for row in rows if row["source"] == "feedback")
-    assert kept["group"] == "feedback-user-a" and kept["messages"][-1]["content"].endswith("three seconds.")
+    assert kept["group"] == "feedback-user-a" and kept["messages"][-1]["content"] == text
     (dropped,) = lines_of(dataset / "quarantine.jsonl")
     assert "rating 2" in dropped["reason"] and dropped["line"] == 2

@@ -16,7 +16,9 @@ EXAMPLES = [
     Example(f"row-{number}", (Message("user", ("?",)), Message("assistant", (answer,))), source, f"row-{number}")
     for number, (answer, source) in enumerate(zip(REFERENCES, ("a", "b", "a"), strict=True))
 ]
-BASE = Predictions([(4.0, 2), (3.0, 1), (9.0, 9)], [Answer("green pears", 2, False), Answer("two", 1, True), Answer("", 0, True)])
+BASE = Predictions(
+    [(4.0, 2), (3.0, 1), (9.0, 9)], [Answer("green pears", 2, False), Answer("two", 1, True), Answer("", 0, True)]
+)
 TUNED = Predictions(
     [(2.0, 2), (1.0, 1), (3.0, 9)],
     [Answer("Red  apples", 2, True), Answer("two", 1, True), Answer(REFERENCES[2], 9, True)],

@@ -97,7 +97,7 @@ def test_differences_are_paired() -> None:
     pairs, better = [(10.0, 5), (3.0, 4), (8.0, 2)], [(5.0, 5), (-1.0, 4), (6.0, 2)]  # one nat a token less
     gap = ratio_difference(pairs, better, 300, 0)
     assert (gap.value, gap.low, gap.high) == pytest.approx((-1.0, -1.0, -1.0)) and gap.n == 3
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match="zip"):
         difference_interval([1.0], [1.0, 2.0], 300, 0)
 
 
@@ -118,7 +118,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
         if kind == "mean":
             found, truth = mean_interval(list(random.exponential(1.0, 60)), 300, 1), 1.0
         elif kind == "ratio":
-            found, truth = ratio_interval([(float(x), int(n)) for x, n in zip(losses, tokens, strict=True)], 300, 1), 2.0
+            found, truth = (
+                ratio_interval([(float(x), int(n)) for x, n in zip(losses, tokens, strict=True)], 300, 1),
+                2.0,
+            )
         else:
             base = random.normal(0.5, 1.0, 60)
             found = difference_interval(list(base), list(base + random.normal(0.3, 0.2, 60)), 300, 1)

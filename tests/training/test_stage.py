@@ -43,7 +43,7 @@ def full(work: Path) -> Run:
 @pytest.fixture(scope="module")
 def lora(work: Path, full: Run) -> Run:
     """An adapter of rank 4 on what the full run left."""
-    adapter = ["adapter=lora", "adapter.rank=4", "trainer.eval_every=3", "trainer.learning_rate=1e-2"]
+    adapter = ["adapter=lora", "adapter.rank=4", "trainer.eval_every=1", "trainer.learning_rate=2e-3"]
     return run_here(work, "train", *words(work, f"model.weights=run:{full.folder}", *adapter))
 
 
@@ -69,7 +69,9 @@ def test_training_stops_when_validation_does_not_improve(work: Path) -> None:
     run = run_here(
         work,
         "train",
-        *words(work, "trainer.max_epochs=40", "trainer.eval_every=1", "trainer.patience=2", "trainer.learning_rate=0.03"),
+        *words(
+            work, "trainer.max_epochs=40", "trainer.eval_every=1", "trainer.patience=2", "trainer.learning_rate=0.03"
+        ),
     )
     losses = curve(run, "val/loss")
     steps = run.manifest()["steps"]
@@ -81,15 +83,23 @@ def test_training_stops_when_validation_does_not_improve(work: Path) -> None:
 
 
 def test_weights_that_only_get_worse_are_not_kept(work: Path) -> None:
-    run = run_here(work, "train", *words(work, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.learning_rate=5"))
+    run = run_here(
+        work, "train", *words(work, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.learning_rate=5")
+    )
     losses = curve(run, "val/loss")
     assert losses[0] == min(losses.values()) and run.manifest()["steps"]["kept"] == 0
     model = GPT2LMHeadModel.from_pretrained(run.folder / "model")
     assert val_loss(run, model) == pytest.approx(losses[0], rel=1e-6)
 
 
-def test_an_adapter_that_only_makes_worse_is_one_line(work: Path) -> None:
-    rate = ["adapter=lora", "trainer.max_steps=2", "trainer.eval_every=1", "trainer.learning_rate=9"]
+def test_an_adapter_that_only_makes_worse_is_one_line(work: Path, full: Run) -> None:
+    rate = [
+        "adapter=lora",
+        f"model.weights=run:{full.folder}",
+        "trainer.max_steps=2",
+        "trainer.eval_every=1",
+        "trainer.learning_rate=9",
+    ]
     with pytest.raises(UserError, match=r"no validation loss .* below .* trainer\.learning_rate"):
         run_here(work, "train", *words(work, *rate))
 
@@ -111,7 +121,7 @@ def test_a_later_run_starts_where_an_earlier_one_ended(work: Path, full: Run, lo
 def test_an_adapter_on_random_weights_is_no_start(work: Path) -> None:
     short = ["trainer.max_steps=1", "trainer.eval_every=1"]
     run = run_here(work, "train", *words(work, "adapter=lora", *short))
-    with pytest.raises(UserError, match="is an adapter on random weights, .*start from a run with adapter=none"):
+    with pytest.raises(UserError, match=r"is an adapter on random weights, .*start from a run with adapter=none"):
         run_here(work, "train", *words(work, f"model.weights=run:{run.folder}", *short))
 
 

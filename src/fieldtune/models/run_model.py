@@ -10,6 +10,7 @@ import torch
 
 from fieldtune.config import Accelerator, Config, Precision
 from fieldtune.data.encode import Encoder
+from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
 from fieldtune.models.tokenizer import Tokenizer, load_tokenizer
 from fieldtune.models.weights import Source, build, resolve
@@ -23,7 +24,14 @@ def start_model(config: Config) -> tuple[Any, Tokenizer]:
     torch.manual_seed(config.seed)
     source = resolve(config.model, config)
     tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
-    return adapt(build(config.model, source), config.adapter), tokenizer
+    model = build(config.model, source)
+    known = model.get_input_embeddings().num_embeddings
+    if tokenizer.end_id >= known:
+        raise UserError(
+            f"the weights of {config.model.weights} know {known:,} tokens, but the tokenizer's end token is number "
+            f"{tokenizer.end_id:,}; give weights that were made with this tokenizer"
+        )
+    return adapt(model, config.adapter), tokenizer
 
 
 class RunModel:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from fieldtune.config import Config, Family, ModelConfig, load
@@ -83,6 +84,7 @@ def build(model: ModelConfig, source: Source) -> Any:
         from peft import PeftModel
 
         built = PeftModel.from_pretrained(built, str(source.adapter)).merge_and_unload()
+        built.requires_grad_(True)  # PEFT froze the base, and merging does not undo that
     positions = getattr(built.config, "max_position_embeddings", None)
     if positions is not None and model.context_length > positions:
         raise UserError(
@@ -146,6 +148,7 @@ def _read_settings(folder: Path) -> Any:
 def _load_strictly(architecture: Any, folder: Path, **settings: Any) -> Any:
     """Load every weight by name; a missing or unexpected one is an error, not a warning."""
     import torch
+    from safetensors import SafetensorError
 
     try:
         model, report = architecture.from_pretrained(
@@ -157,7 +160,12 @@ def _load_strictly(architecture: Any, folder: Path, **settings: Any) -> Any:
             output_loading_info=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except UnpicklingError:  # its own message advises to load the file unsafely
+        raise UserError(
+            f"the weights in {folder} cannot be loaded (their pickle is damaged or holds more than tensors); "
+            "give safetensors"
+        ) from None
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the weights in {folder} cannot be loaded ({reason})") from None
     wrong = {name: sorted(report[name]) for name in ("missing_keys", "unexpected_keys") if report.get(name)}

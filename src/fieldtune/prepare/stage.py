@@ -32,6 +32,7 @@ from fieldtune.tracking import Tracker
 log = logging.getLogger("fieldtune")
 
 POOL, QUARANTINE, PREVIEW = "pool.jsonl", "quarantine.jsonl", "preview.html"
+BUILDING = ".building-"  # and the process number
 SHOWN = 5  # quarantined pieces named in the log
 Rows = dict[str, NDArray[np.int64]]
 
@@ -40,8 +41,8 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any
     """Make the data set of a configuration; returns the facts for the run's manifest."""
     home = datasets.task_folder(config)
     home.mkdir(parents=True, exist_ok=True)
-    building = home / f".building-{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
+    _remove_abandoned(home)
+    building = home / f"{BUILDING}{os.getpid()}"
     building.mkdir()
     try:
         manifest = _build(config, building)
@@ -57,6 +58,14 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any
     tracker.log({f"rows/{split}": count for split, count in manifest["rows"].items()}, step=0)
     metrics = {f"rows/{split}": count for split, count in manifest["rows"].items()}
     return {"data": {"folder": str(folder), **facts}, "metrics": metrics}
+
+
+def _remove_abandoned(home: Path) -> None:
+    """Folders of processes that were killed while they built; a number that is in use again is left alone."""
+    for folder in home.glob(f"{BUILDING}*"):
+        process = int(folder.name.removeprefix(BUILDING))
+        if process == os.getpid() or not Path(f"/proc/{process}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(config: Config, folder: Path) -> dict[str, Any]:
