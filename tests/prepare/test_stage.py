@@ -106,7 +106,7 @@ def changed(row: dict[str, Any], number: int) -> dict[str, Any]:
     )
     chance = random.Random(number)
     if number % 2:
-        places = [match for match in re.finditer(r"\b[a-z]{4,}\b", output)]
+        places = list(re.finditer(r"\b[a-z]{4,}\b", output))
         place = chance.choice(places)
         output = output[: place.start()] + "gently" + output[place.end() :]
     else:
