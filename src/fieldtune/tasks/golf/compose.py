@@ -136,11 +136,8 @@ def _full(plan: _Plan) -> list[str]:
 
 
 def _short(plan: _Plan) -> Feedback:
-    """Feel, score, fault and one drill: the area's basic drill for a major issue, else its next one.
-
-    Two drills an area, so that a model can learn their names from a few hundred rows.
-    """
-    drill = _short_drills(plan.area)[plan.band != "major"]
+    """Feel, score, fault and the area's one short drill, whose name a model can learn from a few hundred rows."""
+    drill = _short_drill(plan.area)
     faults = [fault for fault in plan.area.faults if drill in fault.drills]
     plan = replace(plan, drills=(drill,), fault=plan.rng.choice(faults or plan.area.faults))
     for draw in range(2 * SHORT_DRAWS):
@@ -156,12 +153,10 @@ def _short(plan: _Plan) -> Feedback:
     return _feedback(plan, Form.short, [plan.rng.choice(feels), current, step])
 
 
-def _short_drills(area: Area) -> tuple[Drill, Drill]:
-    """The two of the area's drills that take the fewest words and mend a named fault, the more basic one first."""
+def _short_drill(area: Area) -> Drill:
+    """The drill that takes the fewest words, of those that mend a named fault."""
     named = [drill for drill in area.drills if any(drill in fault.drills for fault in area.faults)]
-    brief = sorted(named if len(named) > 1 else area.drills, key=lambda drill: _pieces(f"{drill.brief} {drill.dose}"))
-    first, second = sorted(brief[:2], key=_with_ball)
-    return first, second
+    return min(named or area.drills, key=lambda drill: _pieces(f"{drill.name} {drill.brief} {drill.dose}"))
 
 
 @lru_cache(maxsize=4096)
