@@ -15,7 +15,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("WANDB_API_KEY", None)
 os.environ["NETRC"] = os.devnull
 os.environ["WANDB_SILENT"] = "true"
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
 os.environ.pop("HYDRA_FULL_ERROR", None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,19 +13,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fieldtune import composition, runs
-from fieldtune.config import Config, load, to_yaml
+from fieldtune import runs
+from fieldtune.config import Config, to_yaml
 from fieldtune.errors import UserError
 from fieldtune.records import write_jsonl
 
-ROOT = Path(__file__).resolve().parents[1]
+from . import commands
+
 # Big arrays come and go at every step; without these the C library asks the kernel for each of them anew.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 TINY = ("model=gpt2_tiny", "adapter=none", "tracking=off", "hardware.threads=1", "trainer.sample_rows=0")
 
 
 def command(stage: str, *words: str) -> list[str]:
-    return [sys.executable, str(ROOT / f"{stage}.py"), *words]
+    return [sys.executable, str(commands.ROOT / f"{stage}.py"), *words]
 
 
 def run_command(
@@ -51,12 +53,7 @@ def succeed(folder: Path, stage: str, *words: str, environment: Mapping[str, str
 
 def compose(folder: Path, stage: str, *words: str) -> Config:
     """The configuration of a command line, with its outputs and data sets under `folder`."""
-    import hydra
-
-    composition.register_schemas()
-    places = [f"output_dir={folder / 'outputs'}", f"dataset_dir={folder / 'datasets'}"]
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(composition.conf_dir())):
-        return load(hydra.compose(config_name=stage, overrides=[*places, *words]))
+    return commands.compose(stage, f"output_dir={folder / 'outputs'}", f"dataset_dir={folder / 'datasets'}", *words)
 
 
 def run_here(folder: Path, stage: str, *words: str, run_dir: Path | None = None) -> runs.Run:
@@ -81,10 +78,11 @@ def work_here(run_dir: Path) -> runs.Run:
     from fieldtune import worker
 
     root = logging.getLogger()
-    before = root.level, list(root.handlers)
+    before, on_termination = (root.level, list(root.handlers)), signal.getsignal(signal.SIGTERM)
     try:
         status = worker.main([str(run_dir)])
     finally:
+        signal.signal(signal.SIGTERM, on_termination)
         logging.captureWarnings(False)
         for handler in set(root.handlers) - set(before[1]):
             root.removeHandler(handler)

@@ -51,7 +51,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("train", ["model.revision=main"], "model.revision=main is for hub weights"),
     ("train", ["hardware.precision=fp16"], "needs a GPU"),
     ("train", ["adapter=none", "adapter.targets=[q_proj]"], "needs adapter=lora"),
-    ("train", ["trainer.warmup_steps=50"], "leaves no step"),
+    ("train", ["trainer.warmup_steps=60"], "leaves no step"),
     ("train", ["run=latest"], "is for evaluate.py"),
     ("train", ["name=a/b"], "cannot end a folder's name"),
     ("evaluate", [], "no finished run of golf_demo"),

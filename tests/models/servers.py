@@ -88,8 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             cuts = self.served.cuts.get(path, [])
             part = body[start : start + cuts.pop(0)] if cuts else body[start:]
-            self.wfile.write(part)
+            # Counted first: a client that has all bytes may look at the count before this thread goes on.
             self.served.sent[path] = self.served.sent.get(path, 0) + len(part)
+            self.wfile.write(part)
             self.close_connection = True
 
 
