@@ -201,7 +201,7 @@ def _evaluate(config: Config, run: Run | None) -> Iterator[str]:
         yield f"evaluation.split={config.evaluation.split} is not a split; allowed: {', '.join(SPLITS)}"
     if run is None:
         return
-    fingerprint = str(run.manifest()["data"]["fingerprint"])
-    folder = datasets.task_folder(config) / fingerprint
-    if datasets.open_dataset(folder) is None:
-        yield f"the data set of {run.folder} is gone ({folder}); run prepare.py with that run's words again"
+    try:
+        datasets.of_run(config, run)
+    except UserError as error:
+        yield str(error)

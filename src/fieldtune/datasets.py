@@ -14,7 +14,7 @@ from typing import Any
 from fieldtune.config import Config, data_key
 from fieldtune.errors import UserError
 from fieldtune.records import SPLITS, file_sha256
-from fieldtune.runs import MANIFEST, read_json, write_json
+from fieldtune.runs import MANIFEST, Run, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,15 @@ def find(config: Config) -> Dataset | None:
     if not pointer.exists():
         return None
     return open_dataset(task_folder(config) / str(read_json(pointer)["fingerprint"]))
+
+
+def of_run(config: Config, run: Run) -> Dataset:
+    """The data set that a finished run was trained on; `UserError` if it is not there any more."""
+    folder = task_folder(config) / str(run.manifest()["data"]["fingerprint"])
+    dataset = open_dataset(folder)
+    if dataset is None:
+        raise UserError(f"the data set of {run.folder} is gone ({folder}); run prepare.py with that run's words again")
+    return dataset
 
 
 def open_dataset(folder: Path) -> Dataset | None:

@@ -36,7 +36,8 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     started = time.monotonic()
     assert config.run is not None  # `adopt_run` put it there
     run = open_run(Path(config.run))
-    dataset = _dataset(config, run)
+    dataset = datasets.of_run(config, run)
+    dataset.verify()
     tracker.uses(f"{config.name}-model", "model", {"run": str(run.folder)})
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     models = RunModel(run, config)
@@ -84,16 +85,6 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "left_out": rows.left_out,
         "files": {PREDICTIONS: "one object a row", METRICS: "metrics with intervals", REPORT: "the report"},
     }
-
-
-def _dataset(config: Config, run: Run) -> Dataset:
-    fingerprint = str(run.manifest()["data"]["fingerprint"])
-    folder = datasets.task_folder(config) / fingerprint
-    dataset = datasets.open_dataset(folder)
-    if dataset is None:
-        raise UserError(f"the data set of {run.folder} is gone ({folder}); run prepare.py with that run's words again")
-    dataset.verify()
-    return dataset
 
 
 def _predictions(config: Config, models: RunModel, rows: Rows) -> dict[str, Predictions]:

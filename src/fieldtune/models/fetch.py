@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldtune.errors import UserError
+from fieldtune.runs import write_text
 
 if TYPE_CHECKING:
     import httpx
@@ -81,7 +82,7 @@ class _Part:
 
     def remember(self, facts: _Facts) -> None:
         self.facts = facts
-        _write_beside(self._facts_path, json.dumps(asdict(facts)))
+        write_text(self._facts_path, json.dumps(asdict(facts)))
 
     def discard(self) -> None:
         self.facts, self.joined = None, False
@@ -99,12 +100,6 @@ class _Part:
                 return {}  # the server gives no means to tell whether the file is still the same
             headers["If-Range"] = self.facts.validator
         return headers
-
-
-def _write_beside(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _digests(path: Path) -> tuple[str, str]:
@@ -322,7 +317,7 @@ def fetch(
                     reasons.append(f"{url}: {error}")
                     continue
                 part.path.replace(target)
-                _write_beside(_sum_path(target), f"{actual}  {target.name}\n")
+                write_text(_sum_path(target), f"{actual}  {target.name}\n")
                 part.discard()
                 return target
     except OSError as error:

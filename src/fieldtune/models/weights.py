@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from filelock import FileLock
 
 from fieldtune.config import Config, Family, ModelConfig, load
 from fieldtune.errors import UserError
 from fieldtune.runs import find_run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 log = logging.getLogger("fieldtune")
 
@@ -188,21 +186,11 @@ def convert_packaged_gguf(module: str, cache: Path) -> Path:
         start = file.read(1 << 20)
     key = sha256(start + str(files[0].stat().st_size).encode()).hexdigest()[:12]
     target = cache / "converted" / f"{module}-{key}"
-    with _one_at_a_time(target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):  # processes that want the same conversion wait for the first one's
         if not (target / "config.json").exists():
             _convert(files[0], target)
     return target
-
-
-@contextmanager
-def _one_at_a_time(target: Path) -> Iterator[None]:
-    """Processes that want the same conversion wait for the first one's."""
-    import fcntl
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _convert(gguf: Path, target: Path) -> None:
