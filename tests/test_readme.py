@@ -104,7 +104,7 @@ def test_a_documented_fieldtune_command_is_understood(
         cli.main()
     except SystemExit:
         said = capsys.readouterr().err
-        assert re.search(r"is not a file|is not a run folder|does not exist", said), said
+        assert re.search(r"is not a file|is not a run folder|does not exist|is not prepared", said), said
 
 
 def test_make_targets_exist() -> None:

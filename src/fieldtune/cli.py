@@ -1,6 +1,8 @@
-"""The `fieldtune` command: what is done with runs once they are there.
+"""The `fieldtune` command: the stages, what is trained on, and what is done with runs once they are there.
 
 fieldtune prepare|train|evaluate ...       the three commands, from any folder
+fieldtune rows [experiment=... and other words of train.py] [split=train] [rows=3] [id=ROW] [html=FILE]
+                                           rows as the model sees them, with the tokens that the loss counts
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
 fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
@@ -9,15 +11,20 @@ fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base]
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fieldtune.config import Config
 from fieldtune.errors import UserError
 from fieldtune.keys import nearest
 
 STAGES = ("prepare", "train", "evaluate")
+ROWS = {"split": "train", "rows": "3", "id": "", "html": ""}  # words of `rows` that are not the configuration's
 
 
 def main() -> None:
@@ -30,12 +37,14 @@ def main() -> None:
     try:
         if command in STAGES:
             _stage(command, rest)
+        elif command == "rows":
+            _rows(rest)
         elif command == "runs":
             _runs(rest)
         elif command == "predict":
             _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
         else:
-            known = [*STAGES, "runs", "predict"]
+            known = [*STAGES, "rows", "runs", "predict"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -63,6 +72,51 @@ def _options(arguments: Sequence[str], known: Mapping[str, str | None]) -> dict[
     if missing:
         raise UserError(f"{missing[0]}= is missing; give {' '.join(f'{key}=...' for key in missing)}")
     return {key: given.get(key, default or "") for key, default in known.items()}
+
+
+def _rows(arguments: Sequence[str]) -> None:
+    from fieldtune.checks import check
+    from fieldtune.composition import composed
+
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    options = _options([word for word in arguments if word.partition("=")[0] in ROWS], ROWS)
+    if not (options["rows"].isdecimal() and int(options["rows"])):
+        raise UserError(f"rows={options['rows']} is not a number of rows; give a whole number, 1 or more")
+    words = [word for word in arguments if word.partition("=")[0] not in ROWS]
+    for word in words:
+        _no_slip(word)
+    config = composed("train", words)
+    check(config, "train")
+    from fieldtune.data.show import terminal_view, view, write_view
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fieldtune").setLevel(logging.INFO)  # a first conversion of weights takes a minute
+    seen = view(config, options["split"], int(options["rows"]), options["id"])
+    if options["html"]:
+        path = write_view(Path(options["html"]), seen)
+        print(f"{seen.account_line}\n{len(seen.shown)} rows in {path}")
+    else:
+        encoding = sys.stdout.encoding or "utf-8"  # a terminal may know fewer letters than a row has
+        text = terminal_view(seen, color=_has_color()).encode(encoding, "backslashreplace").decode(encoding)
+        print(text, end="")
+
+
+def _no_slip(word: str) -> None:
+    """`UserError` for a flag, and for a word that is nearer to one of `rows` own than to the configuration's."""
+    key = word.partition("=")[0].lstrip("+~")
+    top_level = [item.name for item in fields(Config)] + ["experiment"]
+    hint = nearest(key, [*ROWS, *top_level]) if key.isidentifier() and key not in top_level else ""
+    if word.startswith("-"):
+        raise UserError(f"{word} is not understood; give words of train.py, and {'=... '.join(ROWS)}=...")
+    if any(f" {own}?" in hint for own in ROWS):
+        raise UserError(f"{word} is not understood{hint}")
+
+
+def _has_color() -> bool:
+    """Whether to color: not into a file or a pipe, and not against https://no-color.org."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _runs(arguments: Sequence[str]) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from fieldtune import tasks
-from fieldtune.config import Config
+from fieldtune.config import Config, load
 from fieldtune.errors import ConfigError
 from fieldtune.keys import allowed, nearest, unknown_key
 from fieldtune.resources import resource
@@ -29,6 +30,13 @@ def register_schemas() -> None:
     store.store(name="schema", node=Config)
     for task in tasks.names():
         store.store(group="schema/data", name=task, node=tasks.data_schema(task))
+
+
+def composed(stage: str, overrides: list[str]) -> Config:
+    """The configuration that a stage's script would compose of these words; `ConfigError` if they are wrong."""
+    register_schemas()
+    with explained(stage), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose(stage, overrides=overrides))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
+from typing import Any
 
 from fieldtune.data.encode import Encoded, EncodeError, Encoder
 from fieldtune.datasets import Dataset
@@ -14,7 +16,7 @@ from fieldtune.records import Example, read_examples
 
 log = logging.getLogger("fieldtune")
 
-SHOWN = 5  # rows named in the log; the manifest holds all
+SHOWN = 5  # rows named on the terminal; log.txt and the manifest name all
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,54 @@ def load_split(
     rows: int | None = None,
     train_on_prompt: bool = False,
 ) -> Rows:
-    """The first `rows` examples of a split (null: all), encoded; `UserError` if none of them can be used."""
+    """The first `rows` examples of a split (null: all), encoded; `UserError` if none of them can be used.
+
+    Tells what the loss counts in the split (see `account`), and each row that is left out with its reason.
+    """
     examples = islice(read_examples(dataset.split(split)), rows)
     loaded = encode_examples(examples, encoder, context_length, train_on_prompt=train_on_prompt)
-    for identity, reason in loaded.left_out[:SHOWN]:
-        log.warning("%s row %s is left out: %s", split, identity, reason)
+    for number, (identity, reason) in enumerate(loaded.left_out):
+        log.log(
+            logging.WARNING if number < SHOWN else logging.DEBUG, "%s row %s is left out: %s", split, identity, reason
+        )
     if len(loaded.left_out) > SHOWN:
-        log.warning("%s: %d further rows are left out", split, len(loaded.left_out) - SHOWN)
+        log.warning("%s: %d further rows are left out; log.txt names them", split, len(loaded.left_out) - SHOWN)
     if loaded.left_out and not loaded.encoded:
         identity, reason = loaded.left_out[0]
-        raise UserError(f"no {split} row can be used: {identity}: {reason}")
+        others = len(loaded.left_out) - 1
+        more = f" (and {others:,} more, named in log.txt)" if others else ""
+        raise UserError(f"no {split} row can be used: {identity}: {reason}{more}")
+    if loaded.encoded:
+        log.info("%s", account_line(split, account(loaded)))
     return loaded
+
+
+def account(rows: Rows) -> dict[str, Any]:
+    """What the loss counts in some rows, ready for a manifest.
+
+    rows, left_out: numbers of rows. tokens: of the rows that are kept. supervised: those of them that the loss counts;
+    supervised_share: supervised / tokens. supervised_a_row: min, median and max over the rows. Null without rows.
+    """
+    counts = [row.supervised for row in rows.encoded]
+    tokens = sum(len(row.ids) for row in rows.encoded)
+    return {
+        "rows": len(counts),
+        "left_out": len(rows.left_out),
+        "tokens": tokens,
+        "supervised": sum(counts),
+        "supervised_share": round(sum(counts) / tokens, 6) if counts else None,
+        "supervised_a_row": {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None,
+    }
+
+
+def account_line(split: str, facts: dict[str, Any]) -> str:
+    """An `account` in one line, for the log."""
+    left_out = f"; {facts['left_out']:,} left out" if facts["left_out"] else ""
+    if not facts["rows"]:
+        return f"{split}: no rows{left_out}"
+    row = facts["supervised_a_row"]
+    spread = f"{row['min']:,} to {row['max']:,} a row, median {row['median']:,.0f}"
+    return (
+        f"{split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens, {facts['supervised']:,} of them supervised "
+        f"({facts['supervised_share']:.1%}; {spread}){left_out}"
+    )

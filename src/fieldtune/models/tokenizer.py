@@ -46,6 +46,10 @@ class Tokenizer(Protocol):
         """Texts of special tokens that occur in `text` and would be taken for those tokens."""
         ...
 
+    def special(self, index: int) -> str | None:
+        """Text of a special token; None for an ordinary one."""
+        ...
+
     def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
         """The messages in the tokenizer's own chat template; open_turn: with the start of an assistant turn."""
         ...
@@ -74,6 +78,9 @@ class Gpt2Tokenizer:
 
     def specials_in(self, text: str) -> list[str]:
         return []
+
+    def special(self, index: int) -> str | None:
+        return END_OF_TEXT if index == GPT2_END_ID else None
 
     def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
         raise UserError("GPT-2's BPE has no chat template; give model.template=alpaca")
@@ -114,20 +121,24 @@ class PretrainedTokenizer:
         pad = self._tokenizer.pad_token_id
         self.pad_id = int(pad) if pad is not None else self.end_id
         self.size = len(self._tokenizer)
-        self._specials = tuple(
-            token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special
-        )
+        self._specials: dict[int, str] = {
+            index: token.content for index, token in self._tokenizer.added_tokens_decoder.items() if token.special
+        }
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        # "Cleaning up" would take blanks before punctuation away: the text would not be the one that was encoded.
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def specials_in(self, text: str) -> list[str]:
-        return [special for special in self._specials if special in text]
+        return [special for special in self._specials.values() if special in text]
+
+    def special(self, index: int) -> str | None:
+        return self._specials.get(index)
 
     def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
         if not self._tokenizer.chat_template:
