@@ -16,6 +16,7 @@ from fieldtune.config import (
     DataConfig,
     Family,
     ModelConfig,
+    Packing,
     Precision,
     TemplateKind,
     TokenizerKind,
@@ -173,6 +174,11 @@ def _combination(config: Config) -> Iterator[str]:
         yield "hardware.precision=fp16 needs a GPU; give hardware.precision=fp32 or bf16 on the CPU"
     if hardware.accelerator is Accelerator.gpu and not _has_gpu():
         yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
+    if trainer.packing is not Packing.none and config.model.dropout:
+        yield (
+            f"model.dropout={config.model.dropout:g} falls on attention, which packing does not do; "
+            "give model.dropout=0 or trainer.packing=none"
+        )
     if len(trainer.betas) != 2:
         yield f"trainer.betas={trainer.betas} must be two numbers, as in [0.9,0.999]"
     if trainer.max_steps is not None and trainer.warmup_steps >= trainer.max_steps:

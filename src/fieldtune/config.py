@@ -53,6 +53,15 @@ class Scheduler(Enum):
     cosine = "cosine"
 
 
+class Packing(Enum):
+    """How rows become a forward pass: padded to the longest (none), end to end without seeing each other (rows), or so
+    that what rows have in common at their beginning is computed once (shared_prefix). The gradients are the same."""
+
+    none = "none"
+    rows = "rows"
+    shared_prefix = "shared_prefix"
+
+
 class Accelerator(Enum):
     """The kind of device that trains."""
 
@@ -144,6 +153,7 @@ class TrainerConfig:
     max_steps: int | None = None  # optimizer steps; null: as many as max_epochs gives
     micro_batch_size: int = 8  # samples per device per forward
     accumulation: int = 1  # micro-batches per optimizer step
+    packing: Packing = Packing.shared_prefix  # none needs no special attention, and wastes time on padding
     learning_rate: float = 5e-5  # of AdamW, after the warm-up
     weight_decay: float = 0.1  # of AdamW
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fieldtune.data.batches import Schedule, Windows, collate
+from fieldtune.config import Packing
+from fieldtune.data.batches import collate
+from fieldtune.data.schedule import Schedule, Windows
 from tests.models.tiny import rows_of_lengths
 
 
@@ -36,11 +38,11 @@ def test_the_lesser_of_epochs_and_steps_ends_a_run() -> None:
 
 def test_windows_go_on_from_a_saved_position() -> None:
     rows, plan = rows_of_lengths([3, 9, 4, 8, 5, 7, 6, 3, 9, 4]), schedule()
-    whole = [window["supervised"] for window in Windows(rows, plan, 0)]
-    first = Windows(rows, plan, 0)
+    whole = [window["supervised"] for window in Windows(rows, plan, Packing.rows, 0)]
+    first = Windows(rows, plan, Packing.rows, 0)
     begun = iter(first)
     head = [next(begun)["supervised"] for _ in range(4)]
-    second = Windows(rows, plan, 0)
+    second = Windows(rows, plan, Packing.rows, 0)
     second.load_state_dict(first.state_dict())
     assert head + [window["supervised"] for window in second] == whole
     assert len(second) == 9

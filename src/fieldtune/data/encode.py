@@ -38,6 +38,12 @@ class Encoded:
         """Tokens that the loss counts. The first token of a row is predicted from nothing, so never counts."""
         return int(self.trained[1:].sum())
 
+    @property
+    def inputs(self) -> int:
+        """Tokens that a forward pass needs: up to the one that predicts the last label. 0: no label."""
+        labels = np.flatnonzero(self.trained[1:])
+        return int(labels[-1]) + 1 if len(labels) else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fieldtune.config import Packing
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows
 from fieldtune.models.generate import Answer, Sampling, generate
@@ -22,11 +23,18 @@ class Predictions:
     answers: list[Answer]
 
 
-def predict(name: str, model: Any, encoder: Encoder, rows: Rows, batch_size: int, sampling: Sampling) -> Predictions:
+def predict(
+    name: str, model: Any, encoder: Encoder, rows: Rows, batch_size: int, packing: Packing, sampling: Sampling
+) -> Predictions:
     """What the model called `name` says to each row's prompt, and how likely it finds the reference."""
     progress = Progress(f"loss of the {name} model", len(rows.encoded))
     losses = row_losses(
-        LanguageModelLoss(model), rows.encoded, encoder.tokenizer.pad_id, batch_size, lambda n: progress.advance("", n)
+        LanguageModelLoss(model),
+        rows.encoded,
+        encoder.tokenizer.pad_id,
+        batch_size,
+        packing,
+        lambda count: progress.advance("", count),
     )
     prompts = [encoder.prompt(example.prompt) for example in rows.examples]
     return Predictions(losses, answers(f"answers of the {name} model", model, encoder, prompts, batch_size, sampling))

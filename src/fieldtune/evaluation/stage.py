@@ -93,7 +93,9 @@ def _predictions(config: Config, models: RunModel, rows: Rows) -> dict[str, Pred
     found = {}
     for name in ("base", "tuned") if settings.base else ("tuned",):
         with models.system(name) as model:
-            found[name] = predict(name, model, models.encoder, rows, settings.batch_size, sampling)
+            found[name] = predict(
+                name, model, models.encoder, rows, settings.batch_size, config.trainer.packing, sampling
+            )
     return found
 
 

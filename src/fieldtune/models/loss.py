@@ -13,34 +13,62 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from fieldtune.models.tree_attention import NAME, Layout, Trunk, register
+
 POSITIONS_PER_CHUNK = 1024  # logits held at a time: 1,024 x vocabulary
 
 
 class LanguageModelLoss(nn.Module):
     """Wraps a causal language model of transformers so that forward gives (loss sum, supervised tokens)."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, fused: bool = True) -> None:
+        """fused: layers are exchanged for those of `models.fused`. The model is changed in place."""
         super().__init__()
         self.model = model
+        if fused:
+            from fieldtune.models.fused import fuse
 
-    def forward(self, ids: Tensor, where: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [rows, length], where [supervised], targets [supervised] (see `data.batches.MicroBatch`).
+            fuse(model)
+        register()
+        unwrapped(model).set_attn_implementation(NAME)
+
+    def forward(
+        self,
+        ids: Tensor,
+        where: Tensor,
+        targets: Tensor,
+        counts: Tensor,
+        positions: Tensor | None = None,
+        layout: Layout | None = None,
+        trunk: Trunk | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A micro-batch (see `data.batches.MicroBatch`). trunk: filled by a window's trunk, read by its micro-batches.
 
         Returns the loss summed over the supervised tokens (nats, fp32) and their number.
         """
-        at_labels, head = self._hidden_at(ids, where)
-        return summed_cross_entropy(at_labels, head, targets), where.new_tensor(len(where))
+        at_labels, head = self._hidden_at(ids, where, positions, layout, trunk)
+        return summed_cross_entropy(at_labels, head, targets, counts), counts.sum()
 
-    def token_losses(self, ids: Tensor, where: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each supervised token [supervised], without gradients."""
-        at_labels, head = self._hidden_at(ids, where)
+    def token_losses(
+        self, ids: Tensor, where: Tensor, targets: Tensor, positions: Tensor | None, layout: Layout | None, **_: Any
+    ) -> Tensor:
+        """The loss of each label [labels], without gradients."""
+        at_labels, head = self._hidden_at(ids, where, positions, layout, None)
         parts = zip(torch.split(at_labels, POSITIONS_PER_CHUNK), torch.split(targets, POSITIONS_PER_CHUNK), strict=True)
-        return torch.cat([_chunk_loss(part, head, labels, "none") for part, labels in parts])
+        return torch.cat([_losses(part, head, labels) for part, labels in parts])
 
-    def _hidden_at(self, ids: Tensor, where: Tensor) -> tuple[Tensor, nn.Module]:
-        """The last hidden states at the labels [supervised, width], and the head that makes logits of them."""
+    def _hidden_at(
+        self, ids: Tensor, where: Tensor, positions: Tensor | None, layout: Layout | None, trunk: Trunk | None
+    ) -> tuple[Tensor, nn.Module]:
+        """The last hidden states at the labels [labels, width], and the head that makes logits of them."""
         inner = unwrapped(self.model)
-        hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+        packed: dict[str, Any] = {}
+        if layout is not None:
+            # A mask of four dimensions is taken as it is; ours makes none.
+            no_mask = ids.new_empty(1, 1, 1, 1)
+            packed = {"position_ids": positions, "attention_mask": no_mask, "layout": layout, "trunk": trunk}
+        body = getattr(inner, inner.base_model_prefix)
+        hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
         return hidden.flatten(0, 1).index_select(0, where), inner.get_output_embeddings()
 
 
@@ -49,27 +77,26 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def summed_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-    """Sum of -log p(target) in fp32. hidden [positions, width], targets [positions].
+def summed_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, counts: Tensor) -> Tensor:
+    """Sum of -count * log p(target) in fp32. hidden [labels, width], targets [labels], counts [labels].
 
     More than one chunk: logits are computed again in the backward pass, so that one chunk's are held at a time.
     """
     if len(targets) == 0:
         return hidden.sum() * 0.0
-    chunks = list(zip(torch.split(hidden, POSITIONS_PER_CHUNK), torch.split(targets, POSITIONS_PER_CHUNK), strict=True))
-    if len(chunks) == 1:
-        return _chunk_loss(hidden, head, targets)
-    sums = [
-        checkpoint(_chunk_loss, part, head, labels, use_reentrant=False)
-        if torch.is_grad_enabled()
-        else _chunk_loss(part, head, labels)
-        for part, labels in chunks
-    ]
+    parts = list(zip(*(torch.split(tensor, POSITIONS_PER_CHUNK) for tensor in (hidden, targets, counts)), strict=True))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return torch.stack([_chunk_loss(part, head, *labels) for part, *labels in parts]).sum()
+    sums = [checkpoint(_chunk_loss, part, head, *labels, use_reentrant=False) for part, *labels in parts]
     return torch.stack(sums).sum()
 
 
-def _chunk_loss(hidden: Tensor, head: nn.Module, targets: Tensor, reduction: str = "sum") -> Tensor:
+def _chunk_loss(hidden: Tensor, head: nn.Module, targets: Tensor, counts: Tensor) -> Tensor:
+    return (_losses(hidden, head, targets) * counts).sum()
+
+
+def _losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     logits = head(hidden)
     # Reduced precision is for the matrix product; a sum over a vocabulary is not.
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    return functional.cross_entropy(wide, targets, reduction=reduction)
+    return functional.cross_entropy(wide, targets, reduction="none")

@@ -1,13 +1,17 @@
-"""Held-out loss: the same sum that training minimises, over rows that it does not see."""
+"""Held-out loss: the same sum that training minimizes, over rows that it does not see."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
-from fieldtune.data.batches import collate
+from fieldtune.config import Packing
+from fieldtune.data.batches import MicroBatch, collate
 from fieldtune.data.encode import Encoded
+from fieldtune.data.packing import pack_for_scoring
+from fieldtune.data.trie import trie_order
 from fieldtune.models.loss import LanguageModelLoss
 
 
@@ -17,6 +21,7 @@ def row_losses(
     rows: Sequence[Encoded],
     pad_id: int,
     batch_size: int,
+    packing: Packing = Packing.none,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> list[tuple[float, int]]:
     """(loss summed over the row's supervised tokens in nats, their number) of each row, in order.
@@ -27,15 +32,20 @@ def row_losses(
     was_training = network.training
     network.eval()
     results: dict[int, tuple[float, int]] = {}
+    # Rows side by side have a length in common, or a beginning.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    order = by_length if packing is Packing.none else trie_order([row.ids for row in rows])
     try:
         for first in range(0, len(rows), batch_size):
-            numbers = by_length[first : first + batch_size]
-            batch = collate([rows[number] for number in numbers], pad_id)
+            numbers = order[first : first + batch_size]
+            batch, owner = _together([rows[number] for number in numbers], packing, pad_id)
             losses = network.token_losses(
-                batch["ids"].to(device), batch["where"].to(device), batch["targets"].to(device)
+                batch["ids"].to(device),
+                batch["where"].to(device),
+                batch["targets"].to(device),
+                batch["positions"].to(device) if batch["positions"] is not None else None,
+                batch["layout"],
             )
-            owner = batch["where"] // batch["ids"].shape[1]
             sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, owner, losses.double().cpu())
             for number, value in zip(numbers, sums.tolist(), strict=True):
                 results[number] = (value, rows[number].supervised)
@@ -43,6 +53,15 @@ def row_losses(
     finally:
         network.train(was_training)
     return [results[number] for number in range(len(rows))]
+
+
+def _together(rows: Sequence[Encoded], packing: Packing, pad_id: int) -> tuple[MicroBatch, Tensor]:
+    """The rows as one forward pass, and the row that each of its labels belongs to."""
+    if packing is Packing.none:
+        batch = collate(rows, pad_id)
+        return batch, batch["where"] // batch["ids"].shape[1]
+    batch, owners = pack_for_scoring(rows, share=packing is Packing.shared_prefix)
+    return batch, torch.from_numpy(owners)
 
 
 def mean_loss(losses: Sequence[tuple[float, int]]) -> float:

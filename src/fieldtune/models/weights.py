@@ -83,6 +83,9 @@ def build(model: ModelConfig, source: Source) -> Any:
 
         built = PeftModel.from_pretrained(built, str(source.adapter)).merge_and_unload()
         built.requires_grad_(True)  # PEFT froze the base, and merging does not undo that
+    # SmolLM2 declares its end-of-turn token to be padding, and torch would keep that token's embedding from learning.
+    # Padding never reaches our loss, so no token needs to be left out.
+    built.get_input_embeddings().padding_idx = None
     positions = getattr(built.config, "max_position_embeddings", None)
     if positions is not None and model.context_length > positions:
         raise UserError(

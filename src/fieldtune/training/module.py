@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fieldtune.config import Precision, Scheduler, TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.training.window import backward_window
 
 
 class FineTuning(pl.LightningModule):
@@ -36,11 +37,7 @@ class FineTuning(pl.LightningModule):
     def training_step(self, window: Window, index: int) -> dict[str, float]:
         """One optimizer step; returns its loss (nats per supervised token) and learning rate."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        total = torch.zeros((), dtype=torch.float64)
-        for batch in window["micro_batches"]:
-            loss_sum, _ = self.network(**batch)
-            self.manual_backward(loss_sum / window["supervised"])
-            total += loss_sum.detach().double().cpu()
+        total = backward_window(self.network, window, self.manual_backward)
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

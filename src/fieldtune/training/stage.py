@@ -12,14 +12,15 @@ import pytorch_lightning as pl
 import torch
 
 from fieldtune import datasets, tasks
-from fieldtune.config import Accelerator, Config, HardwareConfig, Precision
-from fieldtune.data.batches import Schedule, Windows
+from fieldtune.config import Accelerator, Config, HardwareConfig, Packing, Precision
 from fieldtune.data.encode import Encoder
-from fieldtune.data.load import Rows, load_split
+from fieldtune.data.load import Rows, account, load_split
+from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import parameter_counts
 from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.models.packable import must_pack_exactly
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.module import FineTuning
@@ -54,15 +55,16 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     parameters, trainable = parameter_counts(model)
     log.info("%s: %s parameters, %s trained", config.model.name, f"{parameters:,}", f"{trainable:,}")
     log.info(
-        "%s rows with %s supervised tokens; %s optimizer steps of %d rows",
-        f"{len(rows.encoded):,}",
-        f"{rows.supervised:,}",
+        "%s optimizer steps of %d rows",
         f"{schedule.total_steps:,}",
         config.trainer.micro_batch_size * config.trainer.accumulation,
     )
-    module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, schedule.total_steps)
+    network = LanguageModelLoss(model)
+    if config.trainer.packing is not Packing.none:
+        must_pack_exactly(network, rows.encoded, config.model.context_length)
+    module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps)
     watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
-    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, tokenizer.pad_id))
+    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id))
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -70,6 +72,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     tracker.artifact(f"{config.name}-model", "model", [run_dir / name for name in files], {"step": kept})
     return {
         "data": {"fingerprint": dataset.fingerprint, "rows": dataset.rows, "folder": str(dataset.folder)},
+        "supervised": {"train": account(rows), "val": account(val)},
         "left_out": {"train": rows.left_out, "val": val.left_out},
         "model": {
             "name": config.model.name,

@@ -12,9 +12,10 @@ import pytorch_lightning as pl
 from safetensors.torch import load_file, save_file
 
 from fieldtune.config import TrainerConfig
-from fieldtune.data.batches import Schedule, Window
+from fieldtune.data.batches import Window
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows
+from fieldtune.data.schedule import Schedule
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.scoring import mean_loss, row_losses
 from fieldtune.progress import Progress
@@ -117,7 +118,11 @@ class Watch(pl.Callback):
             return {}
         with module.trainer.precision_plugin.forward_context():
             losses = row_losses(
-                module.network, self.val.encoded, self.encoder.tokenizer.pad_id, self.settings.micro_batch_size
+                module.network,
+                self.val.encoded,
+                self.encoder.tokenizer.pad_id,
+                self.settings.micro_batch_size,
+                self.settings.packing,
             )
         loss = mean_loss(losses)
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))

@@ -1,0 +1,74 @@
+"""Whether a model can be packed exactly. What cannot be is refused, never packed approximately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fieldtune.data.encode import Encoded
+from fieldtune.data.packing import pack_for_scoring
+from fieldtune.errors import UserError
+from fieldtune.models.loss import LanguageModelLoss, unwrapped
+
+ADVICE = "give trainer.packing=none"
+TRIED_TOKENS = 24  # of each of two rows
+LARGEST_DIFFERENCE = 0.01  # nats a token; of another context it is far more, of rounding in fp32 far less
+
+
+def must_pack_exactly(network: LanguageModelLoss, rows: Sequence[Encoded], context_length: int) -> None:
+    """`UserError` unless rows in a pack get the losses that they get alone."""
+    settings = unwrapped(network.model).config
+    name = type(unwrapped(network.model)).__name__
+    window = getattr(settings, "sliding_window", None)
+    if getattr(settings, "use_sliding_window", True) and window is not None and window < context_length:
+        raise UserError(
+            f"{name} sees only {window:,} tokens back, fewer than model.context_length={context_length:,}, which "
+            f"packing does not do; {ADVICE} or model.context_length={window}"
+        )
+    if not getattr(unwrapped(network.model), "_supports_attention_backend", False) and settings.model_type != "gpt2":
+        raise UserError(f"{name} does not let its attention be chosen, which packing needs; {ADVICE}")
+    worst = _largest_difference(network, [_tried(row) for row in rows[:2]])
+    if not worst <= LARGEST_DIFFERENCE:
+        raise UserError(f"{name} gives other losses in a pack than alone (by {worst:.3g} nats a token); {ADVICE}")
+
+
+def _tried(row: Encoded) -> Encoded:
+    """The row's first tokens, all of them trained."""
+    ids = row.ids[:TRIED_TOKENS]
+    return Encoded(ids, np.ones(len(ids), dtype=np.bool_))
+
+
+@torch.no_grad()
+def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded]) -> float:
+    """Between a token's loss in a pack and alone, by plain transformers code."""
+    was_training = network.training
+    network.eval()
+    try:
+        model: Any = network.model
+        device = next(model.parameters()).device
+        # Once sharing their beginning, once not; the second row is also a copy that ends elsewhere.
+        together = [*rows, Encoded(np.concatenate([rows[0].ids[:-1], rows[-1].ids[-1:]]), rows[0].trained)]
+        worst = 0.0
+        for share in (False, True):
+            batch, owners = pack_for_scoring(together, share=share)
+            positions, layout = batch["positions"], batch["layout"]
+            assert positions is not None
+            losses = network.token_losses(
+                batch["ids"].to(device),
+                batch["where"].to(device),
+                batch["targets"].to(device),
+                positions.to(device),
+                layout,
+            ).cpu()
+            sums = torch.zeros(len(together)).index_add_(0, torch.from_numpy(owners), losses.float())
+            for row, found in zip(together, sums.tolist(), strict=True):
+                ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(device)
+                logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+                alone = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
+                worst = max(worst, abs(float(alone) - found) / max(1, len(row.ids) - 1))
+        return worst
+    finally:
+        network.train(was_training)

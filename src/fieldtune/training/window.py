@@ -1,0 +1,30 @@
+"""The gradient of one optimizer step: that of the mean loss over the supervised tokens of its whole window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fieldtune.data.batches import Window
+from fieldtune.models.tree_attention import Trunk
+
+
+def backward_window(network: nn.Module, window: Window, backward: Callable[[Tensor], object]) -> Tensor:
+    """Run `backward` on the parts of a window's mean loss; returns its loss sum (nats, fp64).
+
+    The trunk's pass comes first; its backward, with the gradients that the micro-batches sent to it, comes last.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    trunk, of_trunk = Trunk(), None
+    if window["trunk"] is not None:
+        of_trunk, _ = network(**window["trunk"], trunk=trunk)
+        total += of_trunk.detach().double().cpu()
+    for batch in window["micro_batches"]:
+        loss_sum, _ = network(**batch, trunk=trunk)
+        backward(loss_sum / window["supervised"])
+        total += loss_sum.detach().double().cpu()
+    if of_trunk is not None:
+        backward(trunk.graft(of_trunk) / window["supervised"])
+    return total

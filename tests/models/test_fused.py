@@ -1,0 +1,63 @@
+"""Layers exchanged for faster ones compute what the originals compute, forth and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fieldtune.data.packing import pack_window
+from fieldtune.models.fused import EXCHANGES, fuse
+from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.training.window import backward_window
+from tests.models.tiny import lora_gpt2, lora_llama, rows_alike, tied_llama, tiny_gpt2, tiny_llama
+
+
+def gradients(network: LanguageModelLoss) -> tuple[float, dict[str, Tensor]]:
+    loss = backward_window(network, pack_window(rows_alike(), 4, share=True), Tensor.backward)
+    return float(loss), {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama, tied_llama, lora_gpt2, lora_llama])
+def test_exchanged_layers_are_exact(make: Callable[[], Any]) -> None:
+    plain, fused = LanguageModelLoss(make(), fused=False), LanguageModelLoss(make())
+    assert any(type(module) in EXCHANGES.values() for module in fused.modules())
+    (wanted_loss, wanted), (found_loss, found) = gradients(plain), gradients(fused)
+    assert found_loss == pytest.approx(wanted_loss, rel=1e-6)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 2e-6 * gradient.norm(), name
+
+
+def test_names_and_saved_weights_stay(tmp_path: Any) -> None:
+    model = tiny_llama()
+    names = list(model.state_dict())
+    assert fuse(model) == 2 * 4 + 2  # two norms, attention and unit a layer; the last norm and the embedding
+    assert fuse(model) == 0
+    assert list(model.state_dict()) == names
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_an_adapter_in_an_unknown_state_is_left_to_peft() -> None:
+    model = lora_llama()
+    network = LanguageModelLoss(model)
+    batch = pack_window(rows_alike(), 9, share=True)["micro_batches"][0]
+    adapted = float(network(**batch)[0].detach())
+    with model.disable_adapter():
+        base = float(network(**batch)[0].detach())
+    wanted = float(LanguageModelLoss(tiny_llama(), fused=False)(**batch)[0].detach())
+    assert base == pytest.approx(wanted, rel=1e-6) != adapted
+
+
+def test_the_padding_token_learns() -> None:
+    """An embedding with a padding index would drop the gradient of SmolLM2's end-of-turn token (see weights.build)."""
+    model = tied_llama()
+    rows = rows_alike()
+    token = int(rows[0].ids[0])
+    _, found = gradients(LanguageModelLoss(model))
+    assert found["model.model.embed_tokens.weight"][token].norm() > 0
