@@ -164,7 +164,7 @@ class FusedAttention(LlamaAttention):
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
-            None,
+            attention_mask,
             scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
             layout=kwargs["layout"],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fieldtune.models.tree_attention import NAME, Layout, Trunk, register
+from fieldtune.models.tree_attention import NAME, Layout, Trunk, mask_for, register
 
 POSITIONS_PER_CHUNK = 1024  # logits held at a time: 1,024 x vocabulary
 
@@ -64,9 +64,10 @@ class LanguageModelLoss(nn.Module):
         inner = unwrapped(self.model)
         packed: dict[str, Any] = {}
         if layout is not None:
-            # A mask of four dimensions is taken as it is; ours makes none.
-            no_mask = ids.new_empty(1, 1, 1, 1)
-            packed = {"position_ids": positions, "attention_mask": no_mask, "layout": layout, "trunk": trunk}
+            seen = mask_for(layout, ids.shape[1], trunk, ids.device)
+            # transformers takes a mask of four dimensions as it is; without any it would make its own.
+            mask = ids.new_empty(1, 1, 1, 0) if seen is None else seen
+            packed = {"position_ids": positions, "attention_mask": mask, "layout": layout, "trunk": trunk}
         body = getattr(inner, inner.base_model_prefix)
         hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
         return hidden.flatten(0, 1).index_select(0, where), inner.get_output_embeddings()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NAME = "fieldtune"  # of this attention among those of transformers
+BLOCKS_ON = "cpu"  # the device type whose flash kernel gives its log-sum-exp; others use the mask
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -88,17 +89,23 @@ class _Graft(torch.autograd.Function):
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, above: tuple[Tensor, Tensor] | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    above: tuple[Tensor, Tensor] | None = None,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Attention of packed tokens. query [1, heads, tokens, width], key and value [1, groups, tokens, width], `above`:
-    the trunk's keys and values. Returns [1, tokens, heads, width]."""
-    if query.device.type == "cpu":
+    the trunk's keys and values, `seen`: the layout's mask, with which its blocks are not used. Returns
+    [1, tokens, heads, width]."""
+    if seen is None:
         packed: Tensor = _TreeAttention.apply(query, key, value, *(above or (None, None)), layout, scale)
         return packed
     if above is not None:
         key = torch.cat([above[0].to(key.dtype), key], dim=2)
         value = torch.cat([above[1].to(value.dtype), value], dim=2)
-    seen = layout.mask(query.shape[2], key.shape[2] - query.shape[2], query.device)
     out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale, enable_gqa=True)
     return out.transpose(1, 2)
 
@@ -228,7 +235,16 @@ def attention(
         if not layout.trunk:
             trunk.keep(module.layer_idx, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return attend(query, key, value, layout, scale, above), None
+    seen = attention_mask if attention_mask is not None and attention_mask.numel() else None
+    return attend(query, key, value, layout, scale, above, seen), None
+
+
+def mask_for(layout: Layout, tokens: int, trunk: Trunk | None, device: torch.device) -> Tensor | None:
+    """The mask [1, 1, tokens, trunk's and own tokens] of a pass where there is no kernel for its blocks, else None."""
+    if device.type == BLOCKS_ON:
+        return None
+    before = next(iter(trunk.leaves.values()))[0].shape[2] if trunk is not None and layout.trunk else 0
+    return layout.mask(tokens, before, device)[None, None]
 
 
 def register() -> None:
