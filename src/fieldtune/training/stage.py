@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fieldtune import datasets, tasks
+from fieldtune import datasets, stopping, tasks
 from fieldtune.config import Accelerator, Config, HardwareConfig, Precision
 from fieldtune.data.batches import Schedule, Windows
 from fieldtune.data.encode import Encoder
@@ -22,9 +22,10 @@ from fieldtune.models.adapters import parameter_counts
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
+from fieldtune.training.checkpoints import Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
-from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
+from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
 
@@ -61,8 +62,9 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         config.trainer.micro_batch_size * config.trainer.accumulation,
     )
     module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, schedule.total_steps)
-    watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
-    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, tokenizer.pad_id))
+    checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
+    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
+    _fit(config, checkpoints, module, watch, Windows(rows.encoded, schedule, tokenizer.pad_id))
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -107,8 +109,7 @@ def use_threads(hardware: HardwareConfig) -> None:
     torch.set_num_threads(hardware.threads or allowed)
 
 
-def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, windows: Windows) -> None:
-    checkpoint = run_dir / CHECKPOINTS / LAST
+def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:
     for noisy in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     trainer = pl.Trainer(
@@ -117,13 +118,15 @@ def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, window
         precision=PRECISIONS[config.hardware.precision],
         max_epochs=1,  # one pass over all optimizer steps; our epochs are inside (see `Schedule`)
         callbacks=[watch],
+        plugins=[checkpoints.files],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     module.train()
-    resumed = checkpoint if checkpoint.exists() else None
+    resumed = checkpoints.resume()
     if resumed:
-        log.info("going on from %s", resumed)
-    trainer.fit(module, windows, ckpt_path=resumed, weights_only=True if resumed else None)
+        log.info("going on from %s", resumed.parent)
+    with stopping.finishing():
+        trainer.fit(module, windows, ckpt_path=resumed, weights_only=True if resumed else None)
