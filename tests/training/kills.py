@@ -166,13 +166,13 @@ def kill_and_finish(folder: Path, kills: int, seed: int) -> Survival:
             process.join(moments.uniform(0.0, 1.5))
             process.kill()
         elif kind == "in a step":
-            wait_until(process, lambda before=before: begun(folder)[0] > before)  # type: ignore[misc]
+            wait_until(process, lambda before=before: begun(folder)[0] > before)
             wanted = begun(folder)[1] + moments.randint(1, 7)
-            wait_until(process, lambda wanted=wanted: begun(folder)[1] >= wanted)  # type: ignore[misc]
+            wait_until(process, lambda wanted=wanted: begun(folder)[1] >= wanted)
             time.sleep(moments.uniform(0.0, 0.02))
             process.kill()
         else:
-            wait_until(process, lambda before=before: begun(folder)[0] > before)  # type: ignore[misc]
+            wait_until(process, lambda before=before: begun(folder)[0] > before)
             kill_while_writing(process, folder)
         assert status_of(process) == -signal.SIGKILL, f"the run ended before kill {done.total() + 1}"
         done[kind] += 1
