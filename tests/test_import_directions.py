@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("config", "runs"),
     ("sources", "charts", "pages", "progress"),
-    ("records", "resources"),
+    ("records", "resources", "stopping"),
     ("errors",),
 )
 LAYER = {part: number for number, row in enumerate(LAYERS) for part in row}

@@ -59,6 +59,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.eval_every": (1, None),
     "trainer.eval_rows": (1, None),
     "trainer.patience": (1, None),
+    "trainer.checkpoint_every": (1, None),
+    "trainer.keep_checkpoints": (1, 1000),
     "trainer.sample_rows": (0, 100),
     "trainer.sample_tokens": (1, None),
     "trainer.temperature": (0, 100),

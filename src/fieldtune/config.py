@@ -164,6 +164,8 @@ class TrainerConfig:
     eval_every: int = 10  # optimizer steps
     eval_rows: int | None = None  # validation rows used; null: all
     patience: int | None = None  # evaluations without improvement before training stops; null: never
+    checkpoint_every: int | None = None  # optimizer steps; null: at each evaluation
+    keep_checkpoints: int = 2  # the newest ones; one more lies on the disk while it is written
     sample_rows: int = 1  # validation rows answered after each epoch
     sample_tokens: int = 200  # new tokens of such a sample at most
     temperature: float = 0.7  # of such a sample
@@ -211,7 +213,7 @@ class Config:
 
     name: str = "run"  # of the experiment: ends the run folder's name, groups the runs
     seed: int = 1337  # of the generated rows, the splits, the order of training and the samples
-    run_dir: str | None = None  # null: outputs/<date>/<time>-<name>; given: made, continued, or reported as done
+    run_dir: str | None = None  # null: outputs/<date>/<time>-<name>; given: made, continued or done; latest: continued
     run: str | None = None  # evaluate: a run folder or `latest`; null: this experiment's newest finished run
     output_dir: str = "outputs"  # run folders
     dataset_dir: str = "datasets"  # prepared data sets

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fieldtune.runs import Run
 
 
+LATEST = "latest"  # as run_dir: the newest unfinished run
+
+
 def main(stage: str) -> NoReturn:
     """Run a stage (prepare, train, evaluate) with Hydra's command line; exits with the stage's status.
 
@@ -87,6 +90,8 @@ def _open_folder(stage: str, config: Config) -> Path | None:
     from fieldtune.config import to_yaml
 
     now = datetime.now()
+    if config.run_dir == LATEST:
+        return _reopen(stage, _latest(stage, config), config)
     if config.run_dir is None:
         name = config.name if stage == "train" else f"{config.name}-{stage}"
         folder = runs.make_run_dir(Path(config.output_dir), name, now)
@@ -100,25 +105,49 @@ def _open_folder(stage: str, config: Config) -> Path | None:
     return folder
 
 
+def _latest(stage: str, config: Config) -> Path:
+    """The newest unfinished run of this name and configuration; `UserError` if there is none, with what comes near."""
+    from fieldtune import runs
+    from fieldtune.config import load
+    from fieldtune.errors import UserError
+
+    named = [run for run in runs.list_runs(Path(config.output_dir)) if (run.stage, run.name) == (stage, config.name)]
+    near = ""
+    for run in reversed([run for run in named if run.status != "finished"]):
+        changed = _changes(load(run.config()), config)
+        if not changed and run.status != "running":
+            return run.folder
+        why = "in use by a running process" if not changed else f"of another configuration: {'; '.join(changed)}"
+        near = near or f" ({run.folder} is {why})"
+    raise UserError(
+        f"run_dir=latest: no unfinished {stage} run of {config.name} with this configuration in "
+        f"{config.output_dir}{near}; leave run_dir= out to start one"
+    )
+
+
 def _reopen(stage: str, folder: Path, config: Config) -> Path | None:
     from fieldtune import runs
-    from fieldtune.config import load, to_mapping
+    from fieldtune.config import load
     from fieldtune.errors import ConfigError, UserError
 
     run = runs.open_run(folder)
     if run.stage != stage:
         raise UserError(f"run_dir={folder} holds a {run.stage} run, not a {stage} run; give another run_dir=")
-    before, now = to_mapping(load(run.config())), to_mapping(config)
-    changed = _differences(before, now)
+    changed = _changes(load(run.config()), config)
     if changed:
-        lines = [f"{key} was {old}, is {new}" for key, old, new in changed]
-        raise ConfigError([f"run_dir={folder} was started with another configuration: {'; '.join(lines)}"])
+        raise ConfigError([f"run_dir={folder} was started with another configuration: {'; '.join(changed)}"])
     if run.status == "running":
         raise UserError(f"run_dir={folder} is in use by a running process; wait for it or give another run_dir=")
     if run.status == "finished":
         print(f"{folder} is finished; nothing to do")
         return None
     return folder
+
+
+def _changes(before: Config, now: Config) -> list[str]:
+    from fieldtune.config import to_mapping
+
+    return [f"{key} was {old}, is {new}" for key, old, new in _differences(to_mapping(before), to_mapping(now))]
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -143,14 +172,31 @@ ALLOCATOR = {
 
 
 def start_worker(folder: Path) -> int:
-    """Run the worker of a run folder to its end; signals reach it, its exit status comes back."""
+    """Run the worker of a run folder to its end; its exit status comes back.
+
+    A signal that asks to end is passed on. When the worker has ended, this process does too: a sweep does not go on.
+    """
+    from fieldtune.stopping import SIGNALS
+
+    asked: list[int] = []
+    worker: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: Any = None) -> None:
+        asked.append(number)
+        if worker is not None:
+            worker.send_signal(number)
+
     environment = ALLOCATOR | {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    worker = subprocess.Popen([sys.executable, "-m", "fieldtune.worker", str(folder)], env=environment)
-    # A terminal's Ctrl-C reaches the worker by itself; a SIGTERM sent to this process is passed on.
-    signal.signal(signal.SIGTERM, lambda number, frame: worker.send_signal(number))
-    while True:
-        try:
-            status = worker.wait()
-        except KeyboardInterrupt:
-            continue  # the worker got it too and ends by itself
-        return 128 - status if status < 0 else status
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        worker = subprocess.Popen([sys.executable, "-m", "fieldtune.worker", str(folder)], env=environment)
+        for number in asked[:1]:  # it came while the worker was being made
+            worker.send_signal(number)
+        status = worker.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    status = 128 - status if status < 0 else status
+    if asked:
+        sys.exit(status or 128 + asked[0])
+    return status

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -13,29 +18,31 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fieldtune import runs, tracking
+from fieldtune import runs, stopping, tracking
 from fieldtune.config import Config, load
 from fieldtune.errors import UserError
 
 log = logging.getLogger("fieldtune")
 
-# A shell's statuses for a process that a signal ended.
-SIGINT_STATUS, SIGTERM_STATUS = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# What the disk or the system refuses: a fault of neither the input nor the program.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 Stage = Callable[[Config, Path, tracking.Tracker], Mapping[str, Any]]
 
 
 def main(arguments: list[str]) -> int:
-    """Do the work of one run folder; returns the exit status (0 done, 2 bad input, 1 a fault of ours)."""
+    """Do the work of one run folder; returns the exit status.
+
+    0: done. 2: bad input. 1: a fault of the program or its environment. 130, 143, 138: asked to end by SIGINT, SIGTERM,
+    SIGUSR1; what was done is saved.
+    """
     if len(arguments) != 1:
         print("usage: python -m fieldtune.worker RUN_DIR", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
-    # An asked-for end is an interruption like Ctrl-C: the run says so, and nothing half-made stays behind.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_STATUS))
     try:
         run = runs.open_run(folder)
-        with runs.locked(folder):
+        with runs.locked(folder), stopping.handled():
             _log_to(folder)
             return _work(run)
     except UserError as error:
@@ -54,13 +61,12 @@ def _work(run: runs.Run) -> int:
         facts = _stage(run.stage)(config, run.folder, tracker)
     except UserError as error:
         return _failed(run, tracker, str(error), error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
-        status = SIGTERM_STATUS if getattr(stop, "code", None) == SIGTERM_STATUS else SIGINT_STATUS
-        return _failed(run, tracker, f"interrupted; go on with run_dir={run.folder}", status)
+    except SystemExit:
+        return _interrupted(run, tracker)
+    except OSError as error:
+        return _refused(run, tracker, error) if error.errno in REFUSALS else _fault(run, tracker, error)
     except Exception as error:
-        log.debug("%s", traceback.format_exc())
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        return _failed(run, tracker, f"{line} (a fault of fieldtune's or its environment's; details in log.txt)", 1)
+        return _fault(run, tracker, error)
     manifest = {
         **run.started,
         "seconds": round(time.monotonic() - started, 2),
@@ -88,9 +94,49 @@ def _stage(name: str) -> Stage:
     return evaluate
 
 
+def _interrupted(run: runs.Run, tracker: tracking.Tracker) -> int:
+    number = signal.Signals(stopping.asked() or signal.SIGTERM)
+    reason = f"interrupted by {number.name}; go on with the same command and run_dir={run.folder}"
+    status = _failed(run, tracker, reason, 128 + number)
+    if number == signal.SIGUSR1:
+        _requeue()
+    return status
+
+
+def _requeue() -> None:
+    """Slurm's warning before the time limit: ask for the same job again. Its first process does, if there are more."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        refusal = (done.stderr or done.stdout).strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        refusal = str(error)
+    if refusal:
+        log.error("Slurm did not requeue job %s (%s); submit it again", job, refusal)
+    else:
+        log.info("Slurm will start job %s again", job)
+
+
+def _refused(run: runs.Run, tracker: tracking.Tracker, error: OSError) -> int:
+    """A full disk or a missing right, wherever it was met."""
+    log.debug("%s", traceback.format_exc())
+    free = shutil.disk_usage(run.folder).free / 1e6
+    reason = f"{error.filename or run.folder}: {error.strerror} ({free:,.1f} MB are free in {run.folder})"
+    return _failed(run, tracker, f"{reason}; mend it, then go on with the same command and run_dir={run.folder}", 1)
+
+
+def _fault(run: runs.Run, tracker: tracking.Tracker, error: Exception) -> int:
+    log.debug("%s", traceback.format_exc())
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return _failed(run, tracker, f"{line} (a fault of fieldtune's or its environment's; details in log.txt)", 1)
+
+
 def _failed(run: runs.Run, tracker: tracking.Tracker, reason: str, status: int) -> int:
     log.error("%s", reason)
-    runs.write_json(run.folder / runs.FAILURE, {"reason": reason, "status": status})
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        runs.write_json(run.folder / runs.FAILURE, {"reason": reason, "status": status})
     tracker.fail(status)
     return status
 

@@ -188,6 +188,11 @@ def steps_evaluated(work: Work, words: Words) -> list[float]:
     return [line["step"] for line in figures(work, words) if "val/loss" in line]
 
 
+def checkpoints(work: Work, words: Words) -> list[str]:
+    """Names of the checkpoints that stayed."""
+    return sorted(path.name for path in work.run("train", words).folder.glob("checkpoints/step-*"))
+
+
 def learning_rates(work: Work, words: Words) -> list[float]:
     return [line["train/learning_rate"] for line in figures(work, words) if "train/loss" in line]
 
@@ -392,6 +397,8 @@ CASES: dict[str, Case] = {
     "trainer.eval_every": trained(steps_evaluated, "trainer.eval_every=1"),
     "trainer.eval_rows": trained(first_losses, "trainer.eval_rows=1"),
     "trainer.patience": trained(steps_logged, "trainer.patience=1", "trainer.learning_rate=9", "trainer.eval_every=1"),
+    "trainer.checkpoint_every": trained(checkpoints, "trainer.checkpoint_every=3"),
+    "trainer.keep_checkpoints": trained(checkpoints, "trainer.keep_checkpoints=1", "trainer.eval_every=2"),
     "trainer.sample_rows": trained(samples, "trainer.sample_rows=2"),
     "trainer.sample_tokens": trained(samples, "trainer.sample_tokens=3"),
     "trainer.temperature": trained(samples, "trainer.temperature=100"),

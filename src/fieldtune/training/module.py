@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fieldtune.config import Precision, Scheduler, TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.training.state_files import random_state, set_random_state
 from fieldtune.training.window import backward_window
 
 
@@ -33,6 +34,7 @@ class FineTuning(pl.LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in a checkpoint: they come from their source
         self.gradient_norm = math.nan  # of the last optimizer step, before clipping
+        self._random_state: dict[str, Any] | None = None  # of the checkpoint that this training goes on from
 
     def training_step(self, window: Window, index: int) -> dict[str, float]:
         """One optimizer step; returns its loss (nats per supervised token) and learning rate."""
@@ -75,10 +77,15 @@ class FineTuning(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
-        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_state"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        torch.set_rng_state(checkpoint["random_state"])
+        self._random_state = checkpoint["random_state"]
+
+    def on_train_start(self) -> None:
+        """The last moment before the first step: what was drawn while things were set up does not count."""
+        if self._random_state is not None:
+            set_random_state(self._random_state)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Copies of the weights that are trained, by the network's names."""

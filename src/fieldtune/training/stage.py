@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fieldtune import datasets, tasks
+from fieldtune import datasets, stopping, tasks
 from fieldtune.config import Accelerator, Config, HardwareConfig, Packing, Precision
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
@@ -23,9 +23,10 @@ from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.packable import must_pack_exactly
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
+from fieldtune.training.checkpoints import Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
-from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
+from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
 
@@ -63,8 +64,10 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     if config.trainer.packing is not Packing.none:
         must_pack_exactly(network, rows.encoded, config.model.context_length)
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps)
-    watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
-    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id))
+    checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
+    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
+    windows = Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id)
+    _fit(config, checkpoints, module, watch, windows)
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -110,8 +113,7 @@ def use_threads(hardware: HardwareConfig) -> None:
     torch.set_num_threads(hardware.threads or allowed)
 
 
-def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, windows: Windows) -> None:
-    checkpoint = run_dir / CHECKPOINTS / LAST
+def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:
     for noisy in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     trainer = pl.Trainer(
@@ -120,13 +122,15 @@ def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, window
         precision=PRECISIONS[config.hardware.precision],
         max_epochs=1,  # one pass over all optimizer steps; our epochs are inside (see `Schedule`)
         callbacks=[watch],
+        plugins=[checkpoints.files],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     module.train()
-    resumed = checkpoint if checkpoint.exists() else None
+    resumed = checkpoints.resume()
     if resumed:
-        log.info("going on from %s", resumed)
-    trainer.fit(module, windows, ckpt_path=resumed, weights_only=True if resumed else None)
+        log.info("going on from %s", resumed.parent)
+    with stopping.finishing():
+        trainer.fit(module, windows, ckpt_path=resumed, weights_only=True if resumed else None)

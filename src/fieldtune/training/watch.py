@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from fieldtune import stopping
 from fieldtune.config import TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.data.encode import Encoder
@@ -19,25 +21,34 @@ from fieldtune.data.schedule import Schedule
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.scoring import mean_loss, row_losses
 from fieldtune.progress import Progress
-from fieldtune.records import dump_line, read_jsonl
+from fieldtune.records import dump_line
 from fieldtune.runs import write_text
 from fieldtune.tracking import Tracker
+from fieldtune.training.attempts import Attempts
+from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
 
 log = logging.getLogger("fieldtune")
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.safetensors"
 
 
 class Watch(pl.Callback):
     """Watches a run in its folder. Its state is part of the checkpoint, so that a continued run goes on from it."""
 
     def __init__(
-        self, folder: Path, settings: TrainerConfig, schedule: Schedule, val: Rows, encoder: Encoder, tracker: Tracker
+        self,
+        checkpoints: Checkpoints,
+        settings: TrainerConfig,
+        schedule: Schedule,
+        val: Rows,
+        encoder: Encoder,
+        tracker: Tracker,
     ) -> None:
-        self.folder, self.settings, self.schedule = folder, settings, schedule
+        self.checkpoints, self.folder = checkpoints, checkpoints.run_dir
+        self.settings, self.schedule = settings, schedule
         self.val, self.encoder, self.tracker = val, encoder, tracker
+        self.attempts = Attempts(self.folder)
         self.best_loss, self.best_step, self.worse_evaluations = math.inf, 0, 0
         self.seconds = 0.0  # spent in optimizer steps
         self.tokens = 0  # real tokens seen
@@ -45,19 +56,21 @@ class Watch(pl.Callback):
         self.last_step = 0
         self.last_losses: dict[str, float] = {}
         self._started = 0.0
-        (folder / CHECKPOINTS).mkdir(exist_ok=True)
 
     # --- Lightning's hooks ------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        stopping.install()  # Lightning has put its own handler of SIGTERM before ours
         step = trainer.global_step
         self._drop_lines_after(step)
+        self.attempts.begin(step)
         self._progress = Progress("training", self.schedule.total_steps, done=step)
         if step == 0:
             self._record(0, self._evaluate(module, 0))
         self._stop_if_no_better(trainer, step)  # a run cut off after it had stopped does not go on
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, window: Window, index: int) -> None:
+        self.attempts.step(trainer.global_step + 1)
         self._started = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int) -> None:
@@ -74,16 +87,24 @@ class Watch(pl.Callback):
                 "train/tokens_per_second": window["tokens"] / seconds,
                 "epoch": self.schedule.epoch_of(step - 1) + 1,
             }
-        if step % self.settings.eval_every == 0 or step == self.schedule.total_steps:
+        if self._evaluation_due(step):
             metrics |= self._evaluate(module, step)
         if metrics:
             self._record(step, metrics)
         if ended:
             self._sample(module, step)
-        if "val/loss" in metrics or ended:
-            self._save(trainer)
         self._stop_if_no_better(trainer, step)
+        # Of several processes one may have got the signal: they stop together.
+        stop = trainer.strategy.reduce_boolean_decision(stopping.asked() is not None, all=False)
+        if stop or self.stopped_early or self._checkpoint_due(step):
+            self.checkpoints.save(trainer, step, [self.folder / METRICS, self.folder / SAMPLES])
+        if stop:
+            log.info("asked to stop: step %d is done and saved", step)
+            trainer.should_stop = True
         self._progress.advance(f"loss {outputs['train/loss']:.3f}")
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.attempts.end()
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -104,12 +125,28 @@ class Watch(pl.Callback):
 
     def facts(self) -> dict[str, Any]:
         """Of the run as a whole, for its manifest."""
-        return {"stopped_early": self.stopped_early, "seconds": round(self.seconds, 2), "tokens": self.tokens}
+        return {
+            "stopped_early": self.stopped_early,
+            "seconds": round(self.seconds, 2),
+            "tokens": self.tokens,
+            **self.attempts.facts(),
+        }
 
     def summary(self) -> dict[str, float]:
         """The figures that sum a run up."""
         best = {"val/best_loss": self.best_loss} if math.isfinite(self.best_loss) else {}
         return {**self.last_losses, **best}
+
+    # --- when -------------------------------------------------------------------------------------------------
+
+    def _evaluation_due(self, step: int) -> bool:
+        return step % self.settings.eval_every == 0 or step == self.schedule.total_steps
+
+    def _checkpoint_due(self, step: int) -> bool:
+        every = self.settings.checkpoint_every
+        if every is None:
+            return self._evaluation_due(step)
+        return step % every == 0 or step == self.schedule.total_steps
 
     # --- what they do -----------------------------------------------------------------------------------------
 
@@ -128,7 +165,7 @@ class Watch(pl.Callback):
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
-            self._keep_best(module)
+            self.checkpoints.keep_best(module.trained_state())
         else:
             self.worse_evaluations += 1
         return {"val/loss": loss}
@@ -137,12 +174,6 @@ class Watch(pl.Callback):
         if self.settings.patience is not None and self.worse_evaluations >= self.settings.patience:
             log.info("no better validation loss for %d evaluations: stopping at step %d", self.worse_evaluations, step)
             self.stopped_early = trainer.should_stop = True
-
-    def _keep_best(self, module: FineTuning) -> None:
-        path = self.folder / CHECKPOINTS / BEST
-        beside = path.with_suffix(".tmp")
-        save_file(module.trained_state(), str(beside))
-        beside.replace(path)
 
     def _sample(self, module: FineTuning, step: int) -> None:
         examples = self.val.examples[: self.settings.sample_rows]
@@ -168,19 +199,26 @@ class Watch(pl.Callback):
         self.tracker.log(metrics, step)
         self.last_losses |= {name: value for name, value in metrics.items() if name.endswith("/loss")}
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        path = self.folder / CHECKPOINTS / LAST
-        beside = path.with_suffix(".tmp")
-        trainer.save_checkpoint(beside)
-        beside.replace(path)
-
     def _drop_lines_after(self, step: int) -> None:
         """A run that was cut off may have told of steps after its last checkpoint; they will be done again."""
         for name in (METRICS, SAMPLES):
             path = self.folder / name
             if path.exists():
-                kept = [line for line in read_jsonl(path) if line["step"] <= step]
-                write_text(path, "".join(dump_line(line) for line in kept) if step else "")
+                kept = [line for line in _whole_lines(path) if line["step"] <= step] if step else []
+                write_text(path, "".join(dump_line(line) for line in kept))
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that a process may have died over: what is left of its last line does not count."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    whole = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            whole.append(json.loads(line))
+        except json.JSONDecodeError:
+            log.warning("%s: line %d is broken off; what came after the checkpoint is done again", path, number)
+            break
+    return whole
 
 
 def load_best(folder: Path, module: FineTuning) -> None:
