@@ -27,11 +27,12 @@ class MicroBatch(TypedDict):
 
 
 class Window(TypedDict):
-    """One optimizer step: its micro-batches, and the supervised tokens of all of them (the loss's denominator)."""
+    """One optimizer step: the micro-batches of this process, and the supervised tokens of all processes' micro-batches
+    (the loss's denominator)."""
 
-    micro_batches: list[MicroBatch]
+    micro_batches: list[MicroBatch]  # none, where a short window has fewer rows than there are processes
     supervised: int
-    tokens: int  # real tokens, padding not counted
+    tokens: int  # real tokens of all processes, padding not counted
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:
@@ -51,6 +52,12 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:
     }
 
 
+def idle_batch() -> MicroBatch:
+    """A micro-batch without a label: for a process that has no row left but must join the others' forward pass."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return {"ids": torch.zeros(1, 1, dtype=torch.int64), "where": none, "targets": none}
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Which rows each optimizer step sees: a seeded shuffle per epoch, cut into windows; the last may be short."""
@@ -61,10 +68,16 @@ class Schedule:
     seed: int
     max_epochs: int
     max_steps: int | None  # optimizer steps
+    replicas: int = 1  # copies of the model that each take a micro-batch at a time, over all processes
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of an optimizer step, over all processes; the last of an epoch may have fewer."""
+        return self.micro_batch_size * self.accumulation * self.replicas
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.rows / (self.micro_batch_size * self.accumulation))
+        return math.ceil(self.rows / self.step_rows)
 
     @property
     def total_steps(self) -> int:
@@ -83,16 +96,21 @@ class Schedule:
     def window(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Row numbers of an optimizer step."""
         order = np.random.default_rng([self.seed, self.epoch_of(step)]).permutation(self.rows)
-        size = self.micro_batch_size * self.accumulation
-        first = (step % self.steps_per_epoch) * size
-        return order[first : first + size]
+        first = (step % self.steps_per_epoch) * self.step_rows
+        return order[first : first + self.step_rows]
 
 
 class Windows:
-    """An iterable of `Window`s for Lightning; it can be stopped at any step and taken up there again."""
+    """An iterable of `Window`s for Lightning; it can be stopped at any step and taken up there again.
 
-    def __init__(self, rows: Sequence[Encoded], schedule: Schedule, pad_id: int) -> None:
+    Process `rank` of `world_size` gets every `world_size`-th row of a window, and the figures of all of it.
+    """
+
+    def __init__(
+        self, rows: Sequence[Encoded], schedule: Schedule, pad_id: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.rows, self.schedule, self.pad_id = rows, schedule, pad_id
+        self.rank, self.world_size = rank, world_size
         self.position = 0  # optimizer steps given out
 
     def __len__(self) -> int:
@@ -107,9 +125,9 @@ class Windows:
     def build(self, step: int) -> Window:
         """The window of an optimizer step. Rows of like length share a micro-batch: less padding, the same sum."""
         rows = sorted((self.rows[index] for index in self.schedule.window(step)), key=lambda row: len(row.ids))
-        size = self.schedule.micro_batch_size
+        size, mine = self.schedule.micro_batch_size, rows[self.rank :: self.world_size]
         return {
-            "micro_batches": [collate(rows[first : first + size], self.pad_id) for first in range(0, len(rows), size)],
+            "micro_batches": [collate(mine[first : first + size], self.pad_id) for first in range(0, len(mine), size)],
             "supervised": sum(row.supervised for row in rows),
             "tokens": sum(len(row.ids) for row in rows),
         }

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
-from fieldtune import datasets, tasks
-from fieldtune.config import Accelerator, Config, HardwareConfig, Precision
+from fieldtune import datasets, ranks, tasks
+from fieldtune.config import Config, HardwareConfig
 from fieldtune.data.batches import Schedule, Windows
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, load_split
@@ -24,17 +23,17 @@ from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
+from fieldtune.training.strategies import make_team, make_trainer, replicas
 from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
 
 log = logging.getLogger("fieldtune")
-
-PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
 
 def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     """Train; returns the facts for the run's manifest."""
     dataset = _verified(config)
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
+    team = make_team(config.hardware)
     use_threads(config.hardware)
     model, tokenizer = start_model(config)
     encoder = Encoder(tokenizer, config.model.template)
@@ -46,6 +45,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         seed=config.seed,
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
+        replicas=replicas(config.hardware, team),
     )
     if config.trainer.warmup_steps >= schedule.total_steps:
         raise UserError(
@@ -58,11 +58,22 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         f"{len(rows.encoded):,}",
         f"{rows.supervised:,}",
         f"{schedule.total_steps:,}",
-        config.trainer.micro_batch_size * config.trainer.accumulation,
+        schedule.step_rows,
     )
-    module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, schedule.total_steps)
+    if team.rank.number:  # the ranks' dropout must not be the same
+        torch.manual_seed(config.seed + team.rank.number)
+    module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, schedule.total_steps, team)
     watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
-    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, tokenizer.pad_id))
+    windows = Windows(rows.encoded, schedule, tokenizer.pad_id, team.rank.number, team.rank.world_size)
+    _fit(config, run_dir, module, watch, windows)
+    if team.shares_samples:  # no rank has a whole model: results are made of one that is built anew
+        trained = module.trained_state()
+        if team.rank.writes:
+            model, _ = start_model(config)
+            module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, 0)
+            module.network.load_state_dict(trained, strict=False)
+    if not team.rank.writes:
+        return {}
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -102,26 +113,14 @@ def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Row
 
 
 def use_threads(hardware: HardwareConfig) -> None:
-    """CPU threads of this process: those asked for, else one a core that it may run on."""
+    """CPU threads of this process: those asked for, else one a core that it may run on, shared with its neighbors."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(hardware.threads or allowed)
+    torch.set_num_threads(hardware.threads or max(1, allowed // ranks.this_rank().local_world_size))
 
 
 def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, windows: Windows) -> None:
     checkpoint = run_dir / CHECKPOINTS / LAST
-    for noisy in ("lightning.pytorch", "pytorch_lightning"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    trainer = pl.Trainer(
-        accelerator="gpu" if config.hardware.accelerator is Accelerator.gpu else "cpu",
-        devices=1,
-        precision=PRECISIONS[config.hardware.precision],
-        max_epochs=1,  # one pass over all optimizer steps; our epochs are inside (see `Schedule`)
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(config, module.team, watch)
     module.train()
     resumed = checkpoint if checkpoint.exists() else None
     if resumed:

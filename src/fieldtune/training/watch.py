@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from safetensors.torch import load_file, save_file
 
+from fieldtune import ranks
 from fieldtune.config import TrainerConfig
 from fieldtune.data.batches import Schedule, Window
 from fieldtune.data.encode import Encoder
@@ -45,6 +47,7 @@ class Watch(pl.Callback):
         self.last_losses: dict[str, float] = {}
         self._started = 0.0
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
+        self.writes = ranks.this_rank().writes  # ranks above 0 only lend their devices
 
     # --- Lightning's hooks ------------------------------------------------------------------------------------
 
@@ -82,7 +85,8 @@ class Watch(pl.Callback):
         if "val/loss" in metrics or ended:
             self._save(trainer)
         self._stop_if_no_better(trainer, step)
-        self._progress.advance(f"loss {outputs['train/loss']:.3f}")
+        if self.writes:
+            self._progress.advance(f"loss {outputs['train/loss']:.3f}")
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -117,9 +121,12 @@ class Watch(pl.Callback):
             return {}
         with module.trainer.precision_plugin.forward_context():
             losses = row_losses(
-                module.network, self.val.encoded, self.encoder.tokenizer.pad_id, self.settings.micro_batch_size
+                module.network,
+                module.team.share(self.val.encoded),
+                self.encoder.tokenizer.pad_id,
+                self.settings.micro_batch_size,
             )
-        loss = mean_loss(losses)
+        loss = mean_loss(module.team.gather_losses(losses))
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
@@ -136,17 +143,21 @@ class Watch(pl.Callback):
     def _keep_best(self, module: FineTuning) -> None:
         path = self.folder / CHECKPOINTS / BEST
         beside = path.with_suffix(".tmp")
-        save_file(module.trained_state(), str(beside))
-        beside.replace(path)
+        trained = module.trained_state()
+        if self.writes:
+            save_file(trained, str(beside))
+            beside.replace(path)
 
     def _sample(self, module: FineTuning, step: int) -> None:
         examples = self.val.examples[: self.settings.sample_rows]
-        if not examples:
+        if not examples or not (self.writes or module.team.shares_samples):
             return
         prompts = [self.encoder.prompt(example.prompt) for example in examples]
         sampling = Sampling(self.settings.sample_tokens, self.settings.temperature, self.settings.top_k, seed=step)
-        with module.trainer.precision_plugin.forward_context():
+        with module.trainer.precision_plugin.forward_context(), module.team.answering(module.network):
             answers = generate(module.network.model, self.encoder.tokenizer, prompts, sampling)
+        if not self.writes:
+            return
         rows = [(step, e.id, e.prompt_text, answer.text) for e, answer in zip(examples, answers, strict=True)]
         with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
             for row in rows:
@@ -156,7 +167,7 @@ class Watch(pl.Callback):
             log.info("sample for %s after step %d:\n%s", identity, step, answer)
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
-        if not metrics:
+        if not metrics or not self.writes:
             return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(dump_line({"step": step, **metrics}))
@@ -167,11 +178,14 @@ class Watch(pl.Callback):
         path = self.folder / CHECKPOINTS / LAST
         beside = path.with_suffix(".tmp")
         trainer.save_checkpoint(beside)
-        beside.replace(path)
+        if self.writes:
+            if path.is_dir():  # DeepSpeed's checkpoint is a folder
+                shutil.rmtree(path)
+            beside.replace(path)
 
     def _drop_lines_after(self, step: int) -> None:
         """A run that was cut off may have told of steps after its last checkpoint; they will be done again."""
-        for name in (METRICS, SAMPLES):
+        for name in (METRICS, SAMPLES) if self.writes else ():
             path = self.folder / name
             if path.exists():
                 kept = [line for line in read_jsonl(path) if line["step"] <= step]
