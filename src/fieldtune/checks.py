@@ -200,7 +200,7 @@ def _devices(config: Config) -> Iterator[str]:
         yield f"{name} copies the model onto GPUs; give hardware=ddp_cpu for several processes on the CPU"
     there = ranks.visible_gpus()
     if hardware.accelerator is Accelerator.gpu and 0 < there < count:
-        yield f"hardware.devices={count}: this machine shows {there} GPUs (CUDA_VISIBLE_DEVICES counts); give {there}"
+        yield f"hardware.devices={count}: this machine shows {there} GPU(s) (CUDA_VISIBLE_DEVICES counts); give {there}"
     if strategy not in (Strategy.single, Strategy.dp, Strategy.ddp) and hardware.precision is Precision.fp16:
         yield f"hardware.precision=fp16 with {name}: its loss scaling is not done here; give bf16, or strategy=ddp"
     if strategy in (Strategy.zero2, Strategy.zero3) and importlib.util.find_spec("deepspeed") is None:

@@ -19,6 +19,8 @@ from fieldtune.errors import UserError
 
 PROCESS_A_DEVICE = frozenset({Strategy.ddp, Strategy.fsdp2, Strategy.zero2, Strategy.zero3})
 
+DEVICE_FILES = Path("/dev")
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -126,7 +128,7 @@ def has_gpu() -> bool:
 
 def visible_gpus() -> int:
     """GPUs that this process may use, without asking CUDA: device files, less what CUDA_VISIBLE_DEVICES hides."""
-    there = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
+    there = len([path for path in DEVICE_FILES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return there

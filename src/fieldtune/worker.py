@@ -140,6 +140,7 @@ def _log_to(folder: Path, rank: ranks.Rank) -> None:
     logging.raiseExceptions = False  # a reader that closed our output is no reason to stop, or to say so
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+    warnings.filterwarnings("ignore", module="torch.distributed")  # of names that DeepSpeed uses, at every step
     for noisy in ("httpx", "httpcore", "matplotlib", "urllib3", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

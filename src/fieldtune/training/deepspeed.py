@@ -33,8 +33,11 @@ def make_strategy(config: Config, team: DeepSpeedTeam) -> DDPStrategy:
         stage=3 if config.hardware.strategy is Strategy.zero3 else 2,
         process_group_backend="nccl" if on_gpu else "gloo",
         zero_allow_untested_optimizer=True,
+        overlap_comm=False,
         exclude_frozen_parameters=True,
     )
     strategy.config["gradient_clipping"] = config.trainer.clip_norm or 0.0
+    # Backward passes add up and the step reduces. Counted by DeepSpeed, each backward pass would begin a new sum.
+    strategy.config["managed_gradient_accumulation"] = False
     team.engine = lambda: strategy.model
     return strategy

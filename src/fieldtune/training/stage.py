@@ -66,6 +66,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
     windows = Windows(rows.encoded, schedule, tokenizer.pad_id, team.rank.number, team.rank.world_size)
     _fit(config, run_dir, module, watch, windows)
+    skipped = module.skipped_steps
     if team.shares_samples:  # no rank has a whole model: results are made of one that is built anew
         trained = module.trained_state()
         if team.rank.writes:
@@ -91,7 +92,13 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
             "parameters": parameters,
             "trainable_parameters": trainable,
         },
-        "steps": {"planned": schedule.total_steps, "done": watch.last_step, "kept": kept, **watch.facts()},
+        "steps": {
+            "planned": schedule.total_steps,
+            "done": watch.last_step,
+            "kept": kept,
+            "skipped": skipped,
+            **watch.facts(),
+        },
         "metrics": watch.summary(),
         "files": files,
     }

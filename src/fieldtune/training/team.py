@@ -7,7 +7,7 @@ of means, however unequal the shares are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -194,6 +194,10 @@ class Fsdp2Team(ShardTeam):
         fully_shard(network, mesh=mesh)
         register_fsdp_forward_method(network, "token_losses")
 
+    def trained_state(self, network: nn.Module) -> dict[str, Tensor]:
+        network.reshard()  # type: ignore[operator]  # a forward pass leaves the root's weights whole
+        return super().trained_state(network)
+
     def _whole(self, parameter: nn.Parameter) -> Tensor:
         whole: Tensor = parameter.full_tensor()  # type: ignore[attr-defined]
         return whole
@@ -210,7 +214,13 @@ class Fsdp2Team(ShardTeam):
 class DeepSpeedTeam(ShardTeam):
     """DeepSpeed's ZeRO: optimizer state and gradients are shared out, with stage 3 weights too."""
 
-    engine: Any  # set once the strategy has made it
+    engine: Callable[[], Any]  # gives the engine, once the strategy has made it
+
+    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch]) -> Tensor:
+        # DeepSpeed does this where its engine is called, for us once a step; without it stage 3 would keep the gradient
+        # of the last micro-batch only.
+        self.engine().optimizer.clear_backward_seen_flag()
+        return super().loss_sum(network, group)
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
         return 0.0  # DeepSpeed does it in its step; `norm_after_step` tells
