@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from fieldtune.errors import UserError
 from .stages import compose
 
 
-def train(folder: Path, *words: str, run_dir: Path | None = None) -> runs.Run:
-    """A training run of several processes on this machine; a failure is a `UserError` of its reason."""
+def train(folder: Path, *words: str, run_dir: Path | None = None, kill_at: int | None = None) -> runs.Run:
+    """A training run of several processes on this machine; a failure is a `UserError` of its reason.
+
+    kill_at: all of them are killed once so many lines of metrics are there.
+    """
     config = compose(folder, "train", *words)
     check(config, "train")
     now = datetime.now()
@@ -30,11 +34,17 @@ def train(folder: Path, *words: str, run_dir: Path | None = None) -> runs.Run:
     children = [start(target=_child, args=(place, more)) for more in ranks.environments(config.hardware)]
     for child in children:
         child.start()
+    while kill_at and any(child.is_alive() for child in children):
+        metrics = place / "metrics.jsonl"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= kill_at:
+            for child in children:
+                child.kill()
+        time.sleep(0.005)
     for child in children:
         child.join(300)
         if child.is_alive():
             child.kill()
-    if any(child.exitcode for child in children):
+    if not kill_at and any(child.exitcode for child in children):
         raise UserError(str(runs.read_json(place / runs.FAILURE)["reason"]))
     return runs.open_run(place)
 

@@ -153,7 +153,8 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
 
 FOLDER_SECONDS = 120  # that a process waits for the run folder of rank 0
 POLL_SECONDS = 0.05  # between two looks at several workers
-GRACE_SECONDS = 15.0  # that a worker has to end after SIGTERM
+GRACE_SECONDS = 15.0  # that a worker has to end after another one has failed
+SAVING_SECONDS = 60.0  # the same after an interruption
 
 
 # Tensors of some megabytes come and go at every step. glibc would map and unmap them, and the kernel clear each page
@@ -186,8 +187,11 @@ def start_workers(folder: Path, environments: Sequence[Mapping[str, str]] = ({},
             number, status = _first_failure(workers)
             if status < 0 and "RANK" in environments[number]:
                 _tell_of_death(folder, environments[number]["RANK"], -status)
-            pass_on(signal.SIGTERM)
-            _end(workers)
+            if status in (130, 143):  # asked to end, as the others were: one of them may still be saving
+                _end(workers, SAVING_SECONDS)
+            else:
+                pass_on(signal.SIGTERM)
+                _end(workers, GRACE_SECONDS)
             return 128 - status if status < 0 else status
         except KeyboardInterrupt:
             continue  # the workers got it too and end by themselves
@@ -221,9 +225,9 @@ def _tell_of_death(folder: Path, rank: str, number: int) -> None:
     runs.write_json(folder / runs.FAILURE, {"reason": reason, "status": 128 + number})
 
 
-def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
     """Wait for workers that were asked to end; one that waits for a dead neighbor does not hear it."""
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + seconds
     for worker in workers:
         try:
             worker.wait(max(0.0, deadline - time.monotonic()))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import torch
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ParallelStrategy
 
@@ -27,6 +31,8 @@ class CpuDeepSpeed(DeepSpeedStrategy):
 
 def make_strategy(config: Config, team: DeepSpeedTeam) -> DDPStrategy:
     """The strategy; the team learns where its engine will be."""
+    # DeepSpeed compiles with ninja, which lies beside this Python; without it, it would compile anew each time.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     on_gpu = config.hardware.accelerator is Accelerator.gpu
     kind = DeepSpeedStrategy if on_gpu else CpuDeepSpeed
     strategy = kind(

@@ -18,12 +18,12 @@ from fieldtune.data.load import Rows, load_split
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import parameter_counts
-from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
-from fieldtune.training.strategies import make_team, make_trainer, replicas
+from fieldtune.training.strategies import check_precision, make_team, make_trainer, replicas
 from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -36,6 +36,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     team = make_team(config.hardware)
     use_threads(config.hardware)
     model, tokenizer = start_model(config)
+    check_precision(unwrapped(model).config.model_type, config.hardware.precision)
     encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
     schedule = Schedule(
