@@ -169,9 +169,9 @@ def test_tasks_of_srun(work: Path, one: runs.Run) -> None:
 @pytest.mark.slow
 def test_a_sweep_of_two_jobs_of_two_processes(work: Path) -> None:
     outputs = work / "sweep"
-    jobs = ("--multirun", "trainer.learning_rate=1e-3,2e-3", "hardware=ddp_cpu", "tracking=offline")
+    jobs = ("trainer.learning_rate=1e-3,2e-3", "hardware=ddp_cpu", "tracking=offline", f"output_dir={outputs}")
     short = ("trainer.max_steps=2", "trainer.eval_every=1", *SHARED)
-    done = run_command(work, "train", *arguments(work, *short), *jobs, f"output_dir={outputs}")
+    done = run_command(work, "train", "--multirun", *arguments(work, *short), *jobs)
     assert done.returncode == 0, done.stderr
     found = runs.list_runs(outputs)
     assert len(found) == 2 and all(run.status == "finished" for run in found)

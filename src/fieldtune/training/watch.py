@@ -155,7 +155,9 @@ class Watch(pl.Callback):
         prompts = [self.encoder.prompt(example.prompt) for example in examples]
         sampling = Sampling(self.settings.sample_tokens, self.settings.temperature, self.settings.top_k, seed=step)
         with module.trainer.precision_plugin.forward_context(), module.team.answering(module.network):
-            answers = generate(module.network.model, self.encoder.tokenizer, prompts, sampling)
+            answers = generate(
+                module.network.model, self.encoder.tokenizer, prompts, sampling, in_step=module.team.shares_samples
+            )
         if not self.writes:
             return
         rows = [(step, e.id, e.prompt_text, answer.text) for e, answer in zip(examples, answers, strict=True)]
