@@ -42,6 +42,7 @@ class FineTuning(pl.LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in a checkpoint: they come from their source
         self.gradient_norm = math.nan  # of the last optimizer step, before clipping
+        self.final_state: dict[str, Tensor] = {}  # of weights that are shared out
         self.skipped_steps = 0  # optimizer steps whose gradients were not finite: nothing was changed
         self.skipped_in_a_row = 0
 
@@ -119,6 +120,11 @@ class FineTuning(pl.LightningModule):
             return 1.0
         progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
         return 1.0 - progress if scheduler is Scheduler.linear else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def on_train_end(self) -> None:
+        """Shared-out weights are put together while the strategy still has them on its devices."""
+        if self.team.shares_samples:
+            self.final_state = self.trained_state()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -24,7 +24,7 @@ from fieldtune.tracking import Tracker
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
 from fieldtune.training.strategies import check_precision, make_team, make_trainer, replicas
-from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
+from fieldtune.training.watch import BEST, CHECKPOINTS, LAST, Watch, load_best
 
 log = logging.getLogger("fieldtune")
 
@@ -69,7 +69,9 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     _fit(config, run_dir, module, watch, windows)
     skipped = module.skipped_steps
     if team.shares_samples:  # no rank has a whole model: results are made of one that is built anew
-        trained = module.trained_state()
+        trained = module.final_state
+        if not trained and not (run_dir / CHECKPOINTS / BEST).exists():  # gone on with after the last step
+            trained = module.trained_state()
         if team.rank.writes:
             model, _ = start_model(config)
             module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, 0)

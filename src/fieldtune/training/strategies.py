@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +52,17 @@ def replicas(hardware: HardwareConfig, team: Team) -> int:
     return ranks.devices(hardware) if hardware.strategy is Strategy.dp else team.rank.world_size
 
 
+class OwnSignals(pl.Callback):
+    """Puts the worker's handler of SIGTERM back: Lightning's talks to the other ranks, whatever they are doing."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
+
+
 class SummedDDP(DDPStrategy):
     """Lightning's DDP without torch's wrapper: our module sums the gradients itself, once an optimizer step.
 
@@ -76,7 +89,7 @@ def make_trainer(config: Config, team: Team, callback: pl.Callback) -> pl.Traine
         plugins=[TorchElasticEnvironment()] if several else None,
         precision=PRECISIONS[hardware.precision],
         max_epochs=1,
-        callbacks=[callback],
+        callbacks=[OwnSignals(), callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
