@@ -89,7 +89,7 @@ def pids(folder: Path) -> dict[int, int]:
 
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(work: Path, one: runs.Run) -> None:
-    folder = work / "killed-rank"
+    folder = work / "cut-off"
     long = ("trainer.max_epochs=200", "trainer.eval_every=5", "hardware=ddp_cpu", f"run_dir={folder}", *SHARED)
     started = begin(work, *long)
     for _ in range(3000):

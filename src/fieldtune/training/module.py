@@ -130,11 +130,12 @@ class FineTuning(pl.LightningModule):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
         checkpoint["random_state"] = self.team.of_every_rank(torch.get_rng_state())
-        checkpoint["skipped_steps"] = (self.skipped_steps, self.skipped_in_a_row)
+        # DeepSpeed keeps a "skipped_steps" of its own in a checkpoint.
+        checkpoint["bad_steps"] = (self.skipped_steps, self.skipped_in_a_row)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["random_state"][self.team.rank.number])
-        self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped_steps"]
+        self.skipped_steps, self.skipped_in_a_row = checkpoint["bad_steps"]
 
     def trained_state(self) -> dict[str, Tensor]:
         """Whole copies of the weights that are trained, by the network's names; every rank must ask for them."""
