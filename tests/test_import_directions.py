@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("prepare", "training", "evaluation", "serving"),
     ("data", "models"),
     ("checks", "evaluated_run", "composition"),
-    ("datasets", "tracking"),
+    ("datasets", "tracking", "ranks"),
     ("keys",),
     ("tasks",),
     ("config", "runs"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from fieldtune import datasets
+from fieldtune import datasets, ranks
 from fieldtune.config import (
     Accelerator,
     AdapterKind,
@@ -18,6 +18,7 @@ from fieldtune.config import (
     ModelConfig,
     Packing,
     Precision,
+    Strategy,
     TemplateKind,
     TokenizerKind,
     TrackingKind,
@@ -55,6 +56,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.betas": (0, 0.999999),
     "trainer.warmup_steps": (0, None),
     "trainer.clip_norm": (1e-9, None),
+    "trainer.stop_after_bad_steps": (1, None),
     "trainer.log_every": (1, None),
     "trainer.eval_every": (1, None),
     "trainer.eval_rows": (1, None),
@@ -65,6 +67,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.sample_tokens": (1, None),
     "trainer.temperature": (0, 100),
     "trainer.top_k": (1, None),
+    "hardware.devices": (1, 1024),
+    "hardware.nodes": (1, 4096),
     "hardware.threads": (1, 4096),
     "evaluation.rows": (1, None),
     "evaluation.batch_size": (1, None),
@@ -80,6 +84,10 @@ def check(config: Config, stage: str, *, multirun: bool = False, run: Run | None
     problems = [*_ranges(config), *_general(config, stage, multirun), *_data(config.data)]
     if stage != "prepare":
         problems += [*_model(config.model), *_combination(config)]
+    if stage == "train":
+        problems += _devices(config)
+    elif ranks.this_rank().world_size > 1:
+        problems.append(f"{stage}.py is one process; start it without torchrun or srun")
     if stage == "train" and not problems:
         problems += _train(config)
     if stage == "evaluate":
@@ -174,7 +182,7 @@ def _combination(config: Config) -> Iterator[str]:
     hardware, trainer = config.hardware, config.trainer
     if hardware.accelerator is Accelerator.cpu and hardware.precision is Precision.fp16:
         yield "hardware.precision=fp16 needs a GPU; give hardware.precision=fp32 or bf16 on the CPU"
-    if hardware.accelerator is Accelerator.gpu and not _has_gpu():
+    if hardware.accelerator is Accelerator.gpu and not ranks.has_gpu():
         yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
     if trainer.packing is not Packing.none and config.model.dropout:
         yield (
@@ -189,8 +197,41 @@ def _combination(config: Config) -> Iterator[str]:
         yield f"adapter.targets={config.adapter.targets} needs adapter=lora (got none)"
 
 
-def _has_gpu() -> bool:
-    return Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
+def _devices(config: Config) -> Iterator[str]:
+    """How many devices train, how they share the work, and who starts their processes."""
+    hardware = config.hardware
+    strategy, count = hardware.strategy, ranks.devices(hardware)
+    name = f"hardware.strategy={strategy.name}"
+    if strategy is Strategy.single and count > 1:
+        yield f"hardware.devices={count} with {name}: give hardware=ddp (GPUs) or hardware=ddp_cpu to use several"
+    if strategy is Strategy.dp and hardware.accelerator is Accelerator.cpu:
+        yield f"{name} copies the model onto GPUs; give hardware=ddp_cpu for several processes on the CPU"
+    there = ranks.visible_gpus()
+    if hardware.accelerator is Accelerator.gpu and 0 < there < count:
+        yield f"hardware.devices={count}: this machine shows {there} GPU(s) (CUDA_VISIBLE_DEVICES counts); give {there}"
+    if strategy not in (Strategy.single, Strategy.dp, Strategy.ddp) and hardware.precision is Precision.fp16:
+        yield f"hardware.precision=fp16 with {name}: its loss scaling is not done here; give bf16, or strategy=ddp"
+    if strategy in (Strategy.zero2, Strategy.zero3) and importlib.util.find_spec("deepspeed") is None:
+        yield f"{name} needs the package deepspeed; pip install 'fieldtune[deepspeed]', or give hardware=fsdp2"
+    yield from _started_from_outside(config, count)
+
+
+def _started_from_outside(config: Config, devices: int) -> Iterator[str]:
+    hardware, found = config.hardware, ranks.given()
+    several = hardware.strategy in ranks.PROCESS_A_DEVICE
+    if hardware.nodes > 1 and not several:
+        yield f"hardware.nodes={hardware.nodes} with hardware.strategy={hardware.strategy.name}; give hardware=ddp"
+    elif hardware.nodes > 1 and found is None:
+        yield f"hardware.nodes={hardware.nodes}: start train.py by torchrun or srun on each node (docs/hardware.md)"
+    wanted = devices * hardware.nodes if several else 1
+    world_size = ranks.this_rank().world_size
+    if found is not None and world_size != wanted:
+        yield (
+            f"{world_size} processes were started (WORLD_SIZE), hardware.strategy={hardware.strategy.name} with "
+            f"devices={devices} and nodes={hardware.nodes} needs {wanted}; change hardware.* or start as many"
+        )
+    if world_size > 1 and config.run_dir is None:
+        yield "processes started by torchrun or srun need one folder that all of them see; give run_dir=..."
 
 
 def _train(config: Config) -> Iterator[str]:

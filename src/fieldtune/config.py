@@ -69,6 +69,19 @@ class Accelerator(Enum):
     gpu = "gpu"
 
 
+class Strategy(Enum):
+    """How several devices share the work. single: one device. dp: one process, a copy of the model on each GPU
+    (torch.nn.DataParallel's way). The others run a process a device. ddp: whole copies, gradients summed. fsdp2, zero2
+    and zero3: optimizer state and, but for zero2, weights are shared out (PyTorch's FSDP2; DeepSpeed's stages)."""
+
+    single = "single"
+    dp = "dp"
+    ddp = "ddp"
+    fsdp2 = "fsdp2"
+    zero2 = "zero2"
+    zero3 = "zero3"
+
+
 class Precision(Enum):
     """Number format of training; fp16 scales the loss."""
 
@@ -160,6 +173,7 @@ class TrainerConfig:
     scheduler: Scheduler = Scheduler.constant
     warmup_steps: int = 0  # optimizer steps of linear warm-up
     clip_norm: float | None = None  # largest gradient norm; null: no clipping
+    stop_after_bad_steps: int = 10  # optimizer steps in a row that are skipped, as a gradient is not finite
     log_every: int = 1  # optimizer steps
     eval_every: int = 10  # optimizer steps
     eval_rows: int | None = None  # validation rows used; null: all
@@ -178,7 +192,10 @@ class HardwareConfig:
 
     accelerator: Accelerator = MISSING
     precision: Precision = Precision.fp32
-    threads: int | None = None  # CPU threads of the worker; null: one a core
+    strategy: Strategy = Strategy.single
+    devices: int | None = None  # of a node; null: 1 with strategy=single and on the CPU, else all visible GPUs
+    nodes: int = 1  # machines; more than 1: started by torchrun or srun on each of them
+    threads: int | None = None  # CPU threads of a worker process; null: its share of the cores
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,6 +10,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -73,15 +75,30 @@ def launch(stage: str, config: Config, overrides: list[str], *, multirun: bool =
     """Check a configuration, make or reopen its run folder, run the worker in it; returns its exit status."""
     from fieldtune.checks import check
     from fieldtune.evaluated_run import adopt_run
+    from fieldtune.ranks import environments, this_rank
 
     run: Run | None = None
     if stage == "evaluate":
         config, run = adopt_run(config, overrides)
     check(config, stage, multirun=multirun, run=run)
-    folder = _open_folder(stage, config)
+    folder = _open_folder(stage, config) if this_rank().writes else _folder_of_rank_zero(stage, config)
     if folder is None:
         return 0
-    return start_worker(folder)
+    return start_workers(folder, environments(config.hardware) if stage == "train" else [{}])
+
+
+def _folder_of_rank_zero(stage: str, config: Config) -> Path | None:
+    """The run folder that the process of rank 0, started beside this one, opens; None if that run is finished."""
+    from fieldtune import runs
+    from fieldtune.errors import UserError
+
+    assert config.run_dir is not None  # see checks
+    folder = Path(config.run_dir)
+    for _ in range(FOLDER_SECONDS * 10):
+        if (folder / runs.STARTED).exists():
+            return _reopen(stage, folder, config, shared=True)
+        time.sleep(0.1)
+    raise UserError(f"run_dir={folder}: rank 0 has not made it in {FOLDER_SECONDS} s; give a folder that all nodes see")
 
 
 def _open_folder(stage: str, config: Config) -> Path | None:
@@ -125,7 +142,8 @@ def _latest(stage: str, config: Config) -> Path:
     )
 
 
-def _reopen(stage: str, folder: Path, config: Config) -> Path | None:
+def _reopen(stage: str, folder: Path, config: Config, *, shared: bool = False) -> Path | None:
+    """A run folder that is there, if it can go on. shared: another process of the same run may hold it by now."""
     from fieldtune import runs
     from fieldtune.config import load
     from fieldtune.errors import ConfigError, UserError
@@ -136,10 +154,11 @@ def _reopen(stage: str, folder: Path, config: Config) -> Path | None:
     changed = _changes(load(run.config()), config)
     if changed:
         raise ConfigError([f"run_dir={folder} was started with another configuration: {'; '.join(changed)}"])
-    if run.status == "running":
+    if run.status == "running" and not shared:
         raise UserError(f"run_dir={folder} is in use by a running process; wait for it or give another run_dir=")
     if run.status == "finished":
-        print(f"{folder} is finished; nothing to do")
+        if not shared:
+            print(f"{folder} is finished; nothing to do")
         return None
     return folder
 
@@ -161,6 +180,12 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     return [] if before == now else [(key, before, now)]
 
 
+FOLDER_SECONDS = 120  # that a process waits for the run folder of rank 0
+POLL_SECONDS = 0.05  # between two looks at several workers
+GRACE_SECONDS = 15.0  # that a worker has to end after another one has failed
+SAVING_SECONDS = 60.0  # the same after an interruption
+
+
 # Tensors of some megabytes come and go at every step. glibc would map and unmap them, and the kernel clear each page
 # anew; kept in the heap, in huge pages, a training step on the CPU takes about a quarter less time.
 ALLOCATOR = {
@@ -171,28 +196,39 @@ ALLOCATOR = {
 }
 
 
-def start_worker(folder: Path) -> int:
-    """Run the worker of a run folder to its end; its exit status comes back.
+def start_workers(folder: Path, environments: Sequence[Mapping[str, str]] = ({},)) -> int:
+    """Run the workers of a run folder to their end, one an item of what is added to their environment.
 
-    A signal that asks to end is passed on. When the worker has ended, this process does too: a sweep does not go on.
+    A signal that asks to end is passed on. When the workers have ended, this process does too: a sweep does not go on.
+    The exit status of the first that ended badly comes back; the others are ended then.
     """
     from fieldtune.stopping import SIGNALS
 
     asked: list[int] = []
-    worker: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(number: int, frame: Any = None) -> None:
+    def pass_on(number: int, frame: object = None) -> None:
         asked.append(number)
-        if worker is not None:
+        for worker in workers:
             worker.send_signal(number)
 
-    environment = ALLOCATOR | {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    inherited = ALLOCATOR | {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    command = [sys.executable, "-m", "fieldtune.worker", str(folder)]
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        worker = subprocess.Popen([sys.executable, "-m", "fieldtune.worker", str(folder)], env=environment)
-        for number in asked[:1]:  # it came while the worker was being made
-            worker.send_signal(number)
-        status = worker.wait()
+        for more in environments:
+            workers.append(subprocess.Popen(command, env=inherited | dict(more)))
+            for number in asked[:1]:  # it came while the worker was being made
+                workers[-1].send_signal(number)
+        number, status = _first_failure(workers)
+        if status < 0 and "RANK" in environments[number]:
+            _tell_of_death(folder, environments[number]["RANK"], -status)
+        if asked or status - 128 in SIGNALS:  # asked to end, as the others were: one of them may still be saving
+            _end(workers, SAVING_SECONDS)
+        else:
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+            _end(workers, GRACE_SECONDS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -200,3 +236,42 @@ def start_worker(folder: Path) -> int:
     if asked:
         sys.exit(status or 128 + asked[0])
     return status
+
+
+def _first_failure(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Wait until a worker ends badly, or all end well; returns its number and status, or (0, 0)."""
+    if len(workers) == 1:
+        return 0, workers[0].wait()
+    while True:
+        statuses = [worker.poll() for worker in workers]
+        for number, status in enumerate(statuses):
+            if status:
+                return number, status
+        if None not in statuses:
+            return 0, 0
+        time.sleep(POLL_SECONDS)
+
+
+def _tell_of_death(folder: Path, rank: str, number: int) -> None:
+    """A worker that a signal ended could not say so itself; the others wait a moment before they blame the network."""
+    from fieldtune import runs
+
+    if number in (signal.SIGTERM, signal.SIGINT) or (folder / runs.FAILURE).exists():
+        return
+    reason = (
+        f"rank {rank} was ended by {signal.Signals(number).name} (out of memory, if it was not you); "
+        f"go on with run_dir={folder}"
+    )
+    print(reason, file=sys.stderr)
+    runs.write_json(folder / runs.FAILURE, {"reason": reason, "status": 128 + number})
+
+
+def _end(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Wait for workers that were asked to end; one that waits for a dead neighbor does not hear it."""
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

@@ -18,7 +18,7 @@ import pytest
 
 from fieldtune.checks import check
 from fieldtune.config import SECTIONS, Config, MixturePart
-from fieldtune.errors import ConfigError
+from fieldtune.errors import ConfigError, UserError
 from fieldtune.evaluated_run import adopt_run
 from fieldtune.keys import schema_keys
 from fieldtune.records import write_jsonl
@@ -43,6 +43,15 @@ TRAINED: Words = (
     "trainer.max_steps=4",
     "trainer.learning_rate=0.01",
     "trainer.sample_tokens=8",
+)
+EXPLODING: Words = (
+    *TRAINED,
+    "trainer.learning_rate=10",
+    "trainer.weight_decay=10",
+    "trainer.max_steps=null",
+    "trainer.max_epochs=30",
+    "trainer.eval_every=1000",
+    "trainer.sample_rows=0",
 )
 PACKAGED: Words = ("model.weights=package:bytes_package",)
 EVALUATED: Words = (
@@ -242,6 +251,13 @@ def device(work: Work, words: Words) -> Any:
     return torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
 
 
+def stopped(work: Work, words: Words) -> str:
+    """Why a run whose gradients are not finite stopped."""
+    with pytest.raises(UserError) as raised:
+        work.run("train", words)
+    return str(raised.value)
+
+
 def predictions(work: Work, words: Words) -> list[Any]:
     lines = lines_of(evaluation(work, words) / "predictions.jsonl")
     return [(line["id"], line["answers"]) for line in lines]
@@ -392,6 +408,7 @@ CASES: dict[str, Case] = {
     "trainer.betas": trained(figures, "trainer.betas=[0.5,0.9]"),
     "trainer.scheduler": trained(learning_rates, "trainer.scheduler=cosine"),
     "trainer.warmup_steps": trained(learning_rates, "trainer.warmup_steps=2"),
+    "trainer.stop_after_bad_steps": Case(stopped, EXPLODING, "trainer.stop_after_bad_steps=2"),
     "trainer.clip_norm": trained(figures, "trainer.clip_norm=1e-9"),
     "trainer.log_every": trained(steps_logged, "trainer.log_every=2"),
     "trainer.eval_every": trained(steps_evaluated, "trainer.eval_every=1"),
@@ -405,6 +422,9 @@ CASES: dict[str, Case] = {
     "trainer.top_k": trained(samples, "trainer.top_k=1"),
     "hardware.accelerator": trained(device, "hardware.accelerator=gpu"),
     "hardware.precision": trained(figures, "hardware.precision=bf16"),
+    "hardware.strategy": Case(refusals, TRAINED, "hardware.strategy=dp"),
+    "hardware.devices": Case(refusals, TRAINED, "hardware.devices=2"),
+    "hardware.nodes": Case(refusals, TRAINED, "hardware.nodes=2"),
     "hardware.threads": trained(threads, "hardware.threads=2", "seed=4"),
     "tracking.kind": Case(offline_files, OFFLINE, "tracking=off"),
     "tracking.mode": Case(wandb_mode, (*ROWS, "tracking=wandb"), "tracking.mode=online"),

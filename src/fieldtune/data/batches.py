@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -30,16 +30,17 @@ class MicroBatch(TypedDict):
 
 
 class Window(TypedDict):
-    """One optimizer step: its micro-batches, and the supervised tokens of all of them (the loss's denominator).
+    """One optimizer step: the micro-batches of this process, and the supervised tokens of all processes' micro-batches
+    (the loss's denominator).
 
     trunk: a pass that the micro-batches continue (see `data.packing`), computed before and backpropagated after them.
     """
 
     trunk: MicroBatch | None
-    micro_batches: list[MicroBatch]
+    micro_batches: list[MicroBatch]  # none, where a short window has fewer rows than there are processes
     supervised: int
-    tokens: int  # of the rows, padding not counted, common beginnings as often as they occur
-    computed: int  # tokens, padding included, that pass through the model
+    tokens: int  # of all processes' rows, padding not counted, common beginnings as often as they occur
+    computed: int  # tokens, padding included, that pass through this process's model
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:
@@ -60,6 +61,18 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:
         "positions": None,
         "layout": None,
     }
+
+
+def idle_batch() -> MicroBatch:
+    """A micro-batch without a label: for a process that has no row left but must join the others' forward pass."""
+    none = torch.zeros(0, dtype=torch.int64)
+    ids = torch.zeros(1, 1, dtype=torch.int64)
+    return {"ids": ids, "where": none, "targets": none, "counts": none, "positions": None, "layout": None}
+
+
+def moved(batch: MicroBatch, device: torch.device) -> Any:
+    """A micro-batch with its tensors on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def pad_window(rows: Sequence[Encoded], micro_batch_size: int, pad_id: int) -> Window:

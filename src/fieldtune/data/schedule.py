@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,10 +26,16 @@ class Schedule:
     seed: int
     max_epochs: int
     max_steps: int | None  # optimizer steps
+    replicas: int = 1  # copies of the model that each take a micro-batch at a time, over all processes
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of an optimizer step, over all processes; the last of an epoch may have fewer."""
+        return self.micro_batch_size * self.accumulation * self.replicas
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.rows / (self.micro_batch_size * self.accumulation))
+        return math.ceil(self.rows / self.step_rows)
 
     @property
     def total_steps(self) -> int:
@@ -49,18 +54,31 @@ class Schedule:
     def window(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Row numbers of an optimizer step."""
         order = np.random.default_rng([self.seed, self.epoch_of(step)]).permutation(self.rows)
-        size = self.micro_batch_size * self.accumulation
-        first = (step % self.steps_per_epoch) * size
-        return order[first : first + size]
+        first = (step % self.steps_per_epoch) * self.step_rows
+        return order[first : first + self.step_rows]
 
 
 class Windows:
-    """An iterable of `Window`s for Lightning; it can be stopped at any step and taken up there again."""
+    """An iterable of `Window`s for Lightning; it can be stopped at any step and taken up there again.
 
-    def __init__(self, rows: Sequence[Encoded], schedule: Schedule, packing: Packing, pad_id: int) -> None:
+    Process `rank` of `world_size` gets every `world_size`-th row of a window, and the figures of all of it. trunk:
+    beginnings that micro-batches have in common are computed once (see `data.packing`).
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Encoded],
+        schedule: Schedule,
+        packing: Packing,
+        pad_id: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        trunk: bool = True,
+    ) -> None:
         self.rows, self.schedule, self.packing, self.pad_id = rows, schedule, packing, pad_id
+        self.rank, self.world_size, self.trunk = rank, world_size, trunk
         self.position = 0  # optimizer steps given out
-        self.waited = 0.0  # seconds that the latest optimizer step waited for its window
 
     def __len__(self) -> int:
         return self.schedule.total_steps
@@ -69,20 +87,23 @@ class Windows:
         with ThreadPoolExecutor(1) as ahead:  # the next window is made while the device works on this one
             coming = ahead.submit(self.build, self.position) if self.position < len(self) else None
             while coming is not None:
-                asked = time.monotonic()
                 window = coming.result()
-                self.waited = time.monotonic() - asked
                 self.position += 1
                 coming = ahead.submit(self.build, self.position) if self.position < len(self) else None
                 yield window
 
     def build(self, step: int) -> Window:
         """The window of an optimizer step."""
-        rows = [self.rows[index] for index in self.schedule.window(step)]
-        size = self.schedule.micro_batch_size
+        # In order of length, so that every process gets about as many tokens.
+        rows = sorted((self.rows[index] for index in self.schedule.window(step)), key=lambda row: len(row.ids))
+        mine, size = rows[self.rank :: self.world_size], self.schedule.micro_batch_size
         if self.packing is Packing.none:
-            return pad_window(rows, size, self.pad_id)
-        return pack_window(rows, size, share=self.packing is Packing.shared_prefix)
+            window = pad_window(mine, size, self.pad_id)
+        else:
+            window = pack_window(mine, size, share=self.packing is Packing.shared_prefix, trunk=self.trunk)
+        window["supervised"] = sum(row.supervised for row in rows)
+        window["tokens"] = sum(len(row.ids) for row in rows)
+        return window
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}

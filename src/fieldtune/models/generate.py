@@ -32,9 +32,12 @@ class Answer:
 
 
 @torch.inference_mode()
-def generate(model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Answer]:
+def generate(
+    model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling, *, in_step: bool = False
+) -> list[Answer]:
     """An answer to each prompt (token ids). The model's mode and the global random state are left as they were.
 
+    in_step: all ranks answer together, as each holds a part of the weights; who is done first goes on computing.
     A prompt that fills the context leaves no room and is a ValueError; a shorter room shortens the answer.
     """
     inner = unwrapped(model)
@@ -58,6 +61,7 @@ def generate(model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]],
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 generation_config=_settings(tokenizer, sampling, min(sampling.max_new_tokens, room)),
+                synced_gpus=in_step,
             )
     finally:
         model.train(was_training)

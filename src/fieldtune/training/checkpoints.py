@@ -49,10 +49,10 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; `keep` of them stay."""
+    """The checkpoints of one run folder; `keep` of them stay. Of several processes one writes."""
 
-    def __init__(self, run_dir: Path, keep: int) -> None:
-        self.run_dir, self.folder, self.keep = run_dir, run_dir / CHECKPOINTS, keep
+    def __init__(self, run_dir: Path, keep: int, *, writes: bool = True) -> None:
+        self.run_dir, self.folder, self.keep, self.writes = run_dir, run_dir / CHECKPOINTS, keep, writes
         self.files = StateFiles()  # a Lightning plugin: how one state becomes a file
         self._best_sum: dict[str, Any] | None = None  # of best.safetensors as it is now
 
@@ -61,6 +61,9 @@ class Checkpoints:
 
         `CheckpointError` if there are checkpoints and none is whole: a run does not silently start again.
         """
+        if not self.writes:
+            found = self._newest_whole()
+            return found / STATE if found else None
         with self._explained("the checkpoints could not be read in"):
             self.folder.mkdir(exist_ok=True)
             for left in self.folder.glob(".*.tmp"):
@@ -77,6 +80,8 @@ class Checkpoints:
 
     def keep_best(self, state: Mapping[str, Tensor]) -> None:
         """Replace best.safetensors."""
+        if not self.writes:
+            return
         size = sum(tensor.nbytes for tensor in state.values())
         with self._explained("the best weights were not written to", size):
             beside = self.folder / f".{BEST}.tmp"
@@ -96,6 +101,7 @@ class Checkpoints:
             if trainer.is_global_zero:
                 _remove(building)
                 building.mkdir()
+            trainer.strategy.barrier()
             trainer.save_checkpoint(building / STATE)
             if trainer.is_global_zero:
                 for path in told:

@@ -8,37 +8,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
-from fieldtune import datasets, stopping, tasks
-from fieldtune.config import Accelerator, Config, HardwareConfig, Packing, Precision
+from fieldtune import datasets, ranks, stopping, tasks
+from fieldtune.config import Config, HardwareConfig, Packing
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import parameter_counts
-from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
-from fieldtune.training.checkpoints import Checkpoints
+from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
+from fieldtune.training.strategies import check_precision, make_team, make_trainer, replicas
 from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
-
-PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
 
 def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     """Train; returns the facts for the run's manifest."""
     dataset = _verified(config)
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
+    team = make_team(config.hardware)
     use_threads(config.hardware)
     model, tokenizer = start_model(config)
+    check_precision(unwrapped(model).config.model_type, config.hardware.precision)
     encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
     schedule = Schedule(
@@ -48,6 +48,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         seed=config.seed,
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
+        replicas=replicas(config.hardware, team),
     )
     if config.trainer.warmup_steps >= schedule.total_steps:
         raise UserError(
@@ -58,16 +59,32 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     log.info(
         "%s optimizer steps of %d rows",
         f"{schedule.total_steps:,}",
-        config.trainer.micro_batch_size * config.trainer.accumulation,
+        schedule.step_rows,
     )
-    network = LanguageModelLoss(model)
+    if team.rank.number:  # the ranks' dropout must not be the same
+        torch.manual_seed(config.seed + team.rank.number)
+    # Layers whose weights are shared out are called as they are: that is when their weights are put together.
+    network = LanguageModelLoss(model, fused=not team.shares_samples)
     if config.trainer.packing is not Packing.none:
         must_pack_exactly(network, rows.encoded, config.model.context_length)
-    module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps)
-    checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
+    module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team)
+    checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
     watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
-    windows = Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id)
+    windows = Windows(
+        rows.encoded,
+        schedule,
+        config.trainer.packing,
+        tokenizer.pad_id,
+        rank=team.rank.number,
+        world_size=team.rank.world_size,
+        trunk=team.keeps_trunk,
+    )
     _fit(config, checkpoints, module, watch, windows)
+    skipped = module.skipped_steps
+    if team.shares_samples:
+        model, module = _whole_model(config, module, run_dir)
+    if not team.rank.writes:
+        return {}
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -86,10 +103,29 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
             "parameters": parameters,
             "trainable_parameters": trainable,
         },
-        "steps": {"planned": schedule.total_steps, "done": watch.last_step, "kept": kept, **watch.facts()},
+        "steps": {
+            "planned": schedule.total_steps,
+            "done": watch.last_step,
+            "kept": kept,
+            "skipped": skipped,
+            **watch.facts(),
+        },
         "metrics": watch.summary(),
         "files": files,
     }
+
+
+def _whole_model(config: Config, module: FineTuning, run_dir: Path) -> tuple[Any, FineTuning]:
+    """No rank has a whole model where weights are shared out: results are made of one that is built anew."""
+    trained = module.final_state
+    if not trained and not (run_dir / CHECKPOINTS / BEST).exists():  # gone on with after the last step
+        trained = module.trained_state()
+    if not module.team.rank.writes:
+        return None, module
+    model, _ = start_model(config)
+    module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, 0)
+    module.network.load_state_dict(trained, strict=False)
+    return model, module
 
 
 def _verified(config: Config) -> Dataset:
@@ -108,26 +144,13 @@ def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Row
 
 
 def use_threads(hardware: HardwareConfig) -> None:
-    """CPU threads of this process: those asked for, else one a core that it may run on."""
+    """CPU threads of this process: those asked for, else one a core that it may run on, shared with its neighbors."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(hardware.threads or allowed)
+    torch.set_num_threads(hardware.threads or max(1, allowed // ranks.this_rank().local_world_size))
 
 
 def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:
-    for noisy in ("lightning.pytorch", "pytorch_lightning"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    trainer = pl.Trainer(
-        accelerator="gpu" if config.hardware.accelerator is Accelerator.gpu else "cpu",
-        devices=1,
-        precision=PRECISIONS[config.hardware.precision],
-        max_epochs=1,  # one pass over all optimizer steps; our epochs are inside (see `Schedule`)
-        callbacks=[watch],
-        plugins=[checkpoints.files],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(config, module.team, watch, checkpoints.files)
     module.train()
     resumed = checkpoints.resume()
     if resumed:

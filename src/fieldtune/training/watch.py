@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from safetensors.torch import load_file
 
-from fieldtune import stopping
+from fieldtune import ranks, stopping
 from fieldtune.config import TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.data.encode import Encoder
@@ -55,7 +55,9 @@ class Watch(pl.Callback):
         self.stopped_early = False
         self.last_step = 0
         self.last_losses: dict[str, float] = {}
-        self._started = 0.0
+        self.computed = 0  # tokens that passed through the model of this process
+        self._started = self._ended = 0.0
+        self.writes = ranks.this_rank().writes  # ranks above 0 only lend their devices
 
     # --- Lightning's hooks ------------------------------------------------------------------------------------
 
@@ -63,20 +65,24 @@ class Watch(pl.Callback):
         stopping.install()  # Lightning has put its own handler of SIGTERM before ours
         step = trainer.global_step
         self._drop_lines_after(step)
-        self.attempts.begin(step)
+        if self.writes:
+            self.attempts.begin(step)
         self._progress = Progress("training", self.schedule.total_steps, done=step)
         if step == 0:
             self._record(0, self._evaluate(module, 0))
+        self._ended = time.monotonic()
         self._stop_if_no_better(trainer, step)  # a run cut off after it had stopped does not go on
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, window: Window, index: int) -> None:
-        self.attempts.step(trainer.global_step + 1)
+        if self.writes:
+            self.attempts.step(trainer.global_step + 1)
         self._started = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int) -> None:
-        seconds = time.monotonic() - self._started
+        seconds, waited = time.monotonic() - self._started, self._started - self._ended
         self.seconds += seconds
         self.tokens += window["tokens"]
+        self.computed += window["computed"]
         step = self.last_step = trainer.global_step
         ended = self.schedule.ends_epoch(step - 1)
         metrics: dict[str, float] = {}
@@ -85,6 +91,7 @@ class Watch(pl.Callback):
                 **outputs,
                 "train/gradient_norm": module.gradient_norm,
                 "train/tokens_per_second": window["tokens"] / seconds,
+                "train/data_wait": waited / (waited + seconds),  # share of the time
                 "epoch": self.schedule.epoch_of(step - 1) + 1,
             }
         if self._evaluation_due(step):
@@ -101,7 +108,9 @@ class Watch(pl.Callback):
         if stop:
             log.info("asked to stop: step %d is done and saved", step)
             trainer.should_stop = True
-        self._progress.advance(f"loss {outputs['train/loss']:.3f}")
+        if self.writes:
+            self._progress.advance(f"loss {outputs['train/loss']:.3f}")
+        self._ended = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.attempts.end()
@@ -113,6 +122,7 @@ class Watch(pl.Callback):
             "worse_evaluations",
             "seconds",
             "tokens",
+            "computed",
             "stopped_early",
             "last_step",
             "last_losses",
@@ -129,6 +139,7 @@ class Watch(pl.Callback):
             "stopped_early": self.stopped_early,
             "seconds": round(self.seconds, 2),
             "tokens": self.tokens,
+            "computed_tokens": self.computed,
             **self.attempts.facts(),
         }
 
@@ -156,12 +167,12 @@ class Watch(pl.Callback):
         with module.trainer.precision_plugin.forward_context():
             losses = row_losses(
                 module.network,
-                self.val.encoded,
+                module.team.share(self.val.encoded),
                 self.encoder.tokenizer.pad_id,
                 self.settings.micro_batch_size,
                 self.settings.packing,
             )
-        loss = mean_loss(losses)
+        loss = mean_loss(module.team.gather_losses(losses))
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
@@ -177,12 +188,16 @@ class Watch(pl.Callback):
 
     def _sample(self, module: FineTuning, step: int) -> None:
         examples = self.val.examples[: self.settings.sample_rows]
-        if not examples:
+        if not examples or not (self.writes or module.team.shares_samples):
             return
         prompts = [self.encoder.prompt(example.prompt) for example in examples]
         sampling = Sampling(self.settings.sample_tokens, self.settings.temperature, self.settings.top_k, seed=step)
-        with module.trainer.precision_plugin.forward_context():
-            answers = generate(module.network.model, self.encoder.tokenizer, prompts, sampling)
+        with module.trainer.precision_plugin.forward_context(), module.team.answering(module.network):
+            answers = generate(
+                module.network.model, self.encoder.tokenizer, prompts, sampling, in_step=module.team.shares_samples
+            )
+        if not self.writes:
+            return
         rows = [(step, e.id, e.prompt_text, answer.text) for e, answer in zip(examples, answers, strict=True)]
         with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
             for row in rows:
@@ -192,7 +207,7 @@ class Watch(pl.Callback):
             log.info("sample for %s after step %d:\n%s", identity, step, answer)
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
-        if not metrics:
+        if not metrics or not self.writes:
             return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(dump_line({"step": step, **metrics}))
@@ -201,7 +216,7 @@ class Watch(pl.Callback):
 
     def _drop_lines_after(self, step: int) -> None:
         """A run that was cut off may have told of steps after its last checkpoint; they will be done again."""
-        for name in (METRICS, SAMPLES):
+        for name in (METRICS, SAMPLES) if self.writes else ():
             path = self.folder / name
             if path.exists():
                 kept = [line for line in _whole_lines(path) if line["step"] <= step] if step else []

@@ -9,22 +9,27 @@ from torch import Tensor, nn
 
 from fieldtune.data.batches import Window
 from fieldtune.models.tree_attention import Trunk
+from fieldtune.training.team import Team
 
 
-def backward_window(network: nn.Module, window: Window, backward: Callable[[Tensor], object]) -> Tensor:
-    """Run `backward` on the parts of a window's mean loss; returns its loss sum (nats, fp64).
+def backward_window(
+    network: nn.Module, window: Window, backward: Callable[[Tensor], object], team: Team | None = None
+) -> Tensor:
+    """Run `backward` on the parts of a window's mean loss; returns its loss sum on this process (nats, fp64).
 
     The trunk's pass comes first; its backward, with the gradients that the micro-batches sent to it, comes last.
     """
+    team = team or Team()
+    share = team.gradient_factor / window["supervised"]
     total = torch.zeros((), dtype=torch.float64)
     trunk, of_trunk = Trunk(), None
     if window["trunk"] is not None:
         of_trunk, _ = network(**window["trunk"], trunk=trunk)
         total += of_trunk.detach().double().cpu()
-    for batch in window["micro_batches"]:
-        loss_sum, _ = network(**batch, trunk=trunk)
-        backward(loss_sum / window["supervised"])
+    for group in team.groups(window["micro_batches"]):
+        loss_sum = team.loss_sum(network, group, trunk)
+        backward(loss_sum * share)
         total += loss_sum.detach().double().cpu()
     if of_trunk is not None:
-        backward(trunk.graft(of_trunk) / window["supervised"])
+        backward(trunk.graft(of_trunk) * share)
     return total

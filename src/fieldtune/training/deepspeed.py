@@ -1,0 +1,49 @@
+"""DeepSpeed's ZeRO stages 2 and 3 in Lightning, on GPUs and, so that they can be tested anywhere, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ParallelStrategy
+
+from fieldtune.config import Accelerator, Config, Strategy
+from fieldtune.training.team import DeepSpeedTeam
+
+
+class CpuDeepSpeed(DeepSpeedStrategy):
+    """Lightning refuses DeepSpeed on the CPU, DeepSpeed itself does not."""
+
+    def setup_environment(self) -> None:
+        ParallelStrategy.setup_environment(self)
+        self.setup_distributed()
+
+    def setup_distributed(self) -> None:
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        return torch.device("cpu", 0)
+
+
+def make_strategy(config: Config, team: DeepSpeedTeam) -> DDPStrategy:
+    """The strategy; the team learns where its engine will be."""
+    # DeepSpeed compiles with ninja, which lies beside this Python; without it, it would compile anew each time.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    on_gpu = config.hardware.accelerator is Accelerator.gpu
+    kind = DeepSpeedStrategy if on_gpu else CpuDeepSpeed
+    strategy = kind(
+        stage=3 if config.hardware.strategy is Strategy.zero3 else 2,
+        process_group_backend="nccl" if on_gpu else "gloo",
+        zero_allow_untested_optimizer=True,
+        overlap_comm=False,
+        exclude_frozen_parameters=True,
+    )
+    strategy.config["gradient_clipping"] = config.trainer.clip_norm or 0.0
+    # Backward passes add up and the step reduces. Counted by DeepSpeed, each backward pass would begin a new sum.
+    strategy.config["managed_gradient_accumulation"] = False
+    team.engine = lambda: strategy.model
+    return strategy
