@@ -112,6 +112,10 @@ def test_a_shared_beginning_is_computed_once_a_window() -> None:
     assert apart["computed"] == sum(row.inputs for row in rows)
 
 
+def test_a_process_without_a_row_has_an_empty_window() -> None:
+    assert pack_window([], 4, share=True)["micro_batches"] == []
+
+
 def test_memory_is_that_of_the_trunk_and_one_micro_batch() -> None:
     """Each row of a window is in one micro-batch, and no micro-batch repeats what stands in the trunk."""
     window = pack_window(rows_alike(), 3, share=True)

@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fieldtune.config import Precision, TrainerConfig
+from fieldtune.config import Packing, Precision, TrainerConfig
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
 from fieldtune.models.loss import LanguageModelLoss
@@ -24,8 +24,9 @@ from fieldtune.training.data_parallel import summed_over_replicas
 from fieldtune.training.module import FineTuning
 from fieldtune.training.strategies import check_precision
 from fieldtune.training.team import ReplicaTeam, Team
+from fieldtune.training.window import backward_window
 from tests import forked
-from tests.models.tiny import rows_of_lengths, tiny_gpt2, tiny_llama
+from tests.models.tiny import rows_alike, rows_of_lengths, tiny_gpt2, tiny_llama
 from tests.stages import curve, lines_of, run_here
 
 from .conftest import words
@@ -33,6 +34,7 @@ from .conftest import words
 ODD = "data.split=[0.775,0.125,0.1]"  # 31 training rows: the last window of an epoch has one row in it
 TWO = "hardware=ddp_cpu"
 CPU = torch.device("cpu")
+PACKING = Packing.shared_prefix
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,9 @@ def test_rank_zero_alone_writes_the_run(odd: Path) -> None:
 
 def test_a_run_of_two_processes_goes_on(odd: Path) -> None:
     """Killed and started again, dropout included: every rank has its own random state."""
-    long = words(odd, ODD, TWO, "model.dropout=0.1", "trainer.eval_every=5", "trainer.max_epochs=6")
+    long = words(
+        odd, ODD, TWO, "model.dropout=0.1", "trainer.packing=none", "trainer.eval_every=5", "trainer.max_epochs=6"
+    )
     whole = forked.train(odd, *long)
     folder = odd / "two-again"
     cut = forked.train(odd, *long, run_dir=folder, kill_at=8)
@@ -119,15 +123,11 @@ def lora_llama() -> nn.Module:
 def test_replicas_have_the_gradients_of_one(make: object, dtype: torch.dtype, tolerance: float, devices: int) -> None:
     """Micro-batches of unequal token counts, and a last group that is smaller than the team."""
     network = LanguageModelLoss(make().to(dtype))  # type: ignore[operator]
-    window = Windows(rows_of_lengths(LENGTHS), Schedule(7, 2, 4, 1, 1, None), PACKING, 0).build(0)
     results = []
     for team in (Team(), ReplicaTeam([CPU] * devices)):
         network.zero_grad(set_to_none=True)
-        total = 0.0
-        for group in team.groups(window["micro_batches"]):
-            loss_sum = team.loss_sum(network, group)
-            (loss_sum / window["supervised"]).backward()
-            total += float(loss_sum.detach())
+        windows = Windows(rows_alike(), Schedule(9, 2, 5, 1, 1, None), PACKING, 0, trunk=team.keeps_trunk)
+        total = float(backward_window(network, windows.build(0), Tensor.backward, team))
         results.append((total, {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}))
     (wanted_loss, wanted), (found_loss, found) = results
     assert found_loss == pytest.approx(wanted_loss, rel=tolerance)

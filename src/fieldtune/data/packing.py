@@ -155,4 +155,4 @@ def _label(placed: Sequence[Placed], rows: Sequence[Encoded]) -> npt.NDArray[np.
             here.where.append(inside - segment.start + first)
             here.targets.append(rows[number].ids[inside + 1])
             owners.append(np.full(len(inside), number))
-    return np.concatenate(owners)
+    return np.concatenate([np.zeros(0, dtype=np.int64), *owners])  # no rows: a process without a share
