@@ -1,0 +1,72 @@
+"""The machine: a process's memory as the kernel counts it, and the rate of matrix products."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# Products (rows, inner, columns) whose best rate stands for the machine: a layer of the small models, and a large one.
+SHAPES = ((512, 576, 1536), (2048, 576, 1536), (1024, 768, 3072), (2048, 2048, 2048))
+SECONDS = 0.4  # each shape is multiplied for so long, three times; short bursts above that are no rate to plan with
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "pytorch-lightning")
+
+
+def memory(name: str, pid: int | str = "self") -> int:
+    """Bytes of a process by their name in /proc/PID/status: VmRSS (now) or VmHWM (the most there ever was)."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{pid}/status has no {name}")
+
+
+def matrix_rate() -> dict[str, float]:
+    """fp32 matrix products of this machine: floating-point operations a second by shape, the best of three tries."""
+    import torch
+
+    rates = {}
+    for rows, inner, columns in SHAPES:
+        left, right = torch.randn(rows, inner), torch.randn(inner, columns)
+        out = torch.empty(rows, columns)
+        tries = [_products_a_second(left, right, out) for _ in range(3)]
+        rates[f"{rows}x{inner}x{columns}"] = max(tries) * 2.0 * rows * inner * columns
+    return rates
+
+
+def _products_a_second(left: Any, right: Any, out: Any) -> float:
+    import torch
+
+    torch.mm(left, right, out=out)
+    done, since = 0, time.perf_counter()
+    while time.perf_counter() - since < SECONDS:
+        torch.mm(left, right, out=out)
+        done += 1
+    return done / (time.perf_counter() - since)
+
+
+def cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def described() -> dict[str, Any]:
+    """Processor, cores, memory and versions, for the record."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
