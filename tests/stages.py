@@ -141,3 +141,12 @@ def question_rows(count: int) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     write_jsonl(path, rows)
     return path
+
+
+TIMED = ("train/tokens_per_second", "train/data_wait")
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = lines_of(folder / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in TIMED} for line in lines]

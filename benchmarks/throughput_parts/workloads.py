@@ -95,7 +95,7 @@ def encoded(case: Case, config: Config, instruction_file: Path | None) -> list[E
 
 
 def in_alpaca_form(example: Example) -> Example:
-    """The example with the whole Alpaca prompt as the user's turn, as instruction data is mostly given to chat models."""
+    """The example with the whole Alpaca prompt as the user's turn, as chat models are mostly given it."""
     user, answer = example.messages
     instruction, *rest = user.parts
     given = "".join(f"\n\n### Input:\n{part}" for part in rest if part)

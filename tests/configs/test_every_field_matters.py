@@ -26,7 +26,7 @@ from fieldtune.resources import resource
 from fieldtune.runs import Run
 from tests.commands import offline_records
 from tests.models.byte_model import save_byte_model
-from tests.stages import compose, lines_of, question_rows, run_command, run_here
+from tests.stages import compose, lines_of, question_rows, run_command, run_here, told
 
 Words = tuple[str, ...]
 
@@ -184,9 +184,12 @@ def prompt_ids(work: Work, words: Words) -> list[int]:
 
 
 def figures(work: Work, words: Words) -> list[dict[str, float]]:
-    """metrics.jsonl, but for the speed."""
-    lines = lines_of(work.run("train", words).folder / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+    """metrics.jsonl, but for what depends on the clock."""
+    return told(work.run("train", words).folder)
+
+
+def computed_tokens(work: Work, words: Words) -> int:
+    return int(work.run("train", words).manifest()["steps"]["computed_tokens"])
 
 
 def steps_logged(work: Work, words: Words) -> list[float]:
@@ -402,6 +405,7 @@ CASES: dict[str, Case] = {
     "trainer.max_epochs": trained(steps_logged, "trainer.max_epochs=3", "trainer.max_steps=null"),
     "trainer.max_steps": trained(steps_logged, "trainer.max_steps=3"),
     "trainer.micro_batch_size": trained(first_losses, "trainer.micro_batch_size=3"),
+    "trainer.packing": trained(computed_tokens, "trainer.packing=rows"),
     "trainer.accumulation": trained(first_losses, "trainer.accumulation=2"),
     "trainer.learning_rate": trained(learning_rates, "trainer.learning_rate=0.02"),
     "trainer.weight_decay": trained(figures, "trainer.weight_decay=1"),

@@ -31,7 +31,7 @@ from typing import Any
 from fieldtune import runs
 from fieldtune.config import to_yaml
 
-from ..stages import compose, lines_of, question_rows, run_here, write_rows
+from ..stages import compose, question_rows, run_here, told, write_rows
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["fieldtune.worker", "fieldtune.training.stage"])
@@ -186,12 +186,6 @@ def kill_and_finish(folder: Path, kills: int, seed: int) -> Survival:
         done[kind] += 1
         half_written += any(p for p in folder.glob("checkpoints/.step-*.tmp") if ".gone" not in p.name)
     return Survival(folder, done, half_written, finish(folder).manifest()["steps"])
-
-
-def told(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what depends on the clock."""
-    lines = lines_of(folder / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
 
 
 def assert_same_run(one: Path, other: Path, steps: int) -> None:

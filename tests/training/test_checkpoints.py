@@ -19,6 +19,7 @@ import torch
 from fieldtune import runs
 from fieldtune.training.attempts import Attempts
 
+from ..stages import told
 from . import kills
 
 STEPS = 12
@@ -285,7 +286,7 @@ def test_a_signal_saves_the_step_it_came_in(
     assert kills.status_of(process) == status
     assert f"interrupted by {number.name}; go on with" in failure(folder)
     (saved,) = folder.glob("checkpoints/step-*")
-    assert int(saved.name[-8:]) == kills.begun(folder)[1] == kills.told(folder)[-1]["step"]
+    assert int(saved.name[-8:]) == kills.begun(folder)[1] == told(folder)[-1]["step"]
     steps = kills.finish(folder).manifest()["steps"]
     assert steps["executed"] == STEPS and steps["attempts"] == 2  # nothing is done twice
     kills.assert_same_run(folder, whole, STEPS)

@@ -14,7 +14,7 @@ from fieldtune.errors import UserError
 from fieldtune.launch import _latest
 from tests.commands import offline_history, offline_record
 
-from ..stages import command, compose, run_command
+from ..stages import command, compose, run_command, told
 from . import kills
 
 
@@ -100,4 +100,4 @@ def test_offline_copies_of_a_resumed_run(work: Path) -> None:
     newest, steps = offline_record(work / "tracked"), [item["step"] for item in offline_history(work / "tracked")]
     assert newest["state"] == "finished" and newest["run_id"] == identity
     assert steps[0] > 5 and steps == list(range(steps[0], 13))  # only its own steps; metrics.jsonl has them all
-    assert [line["step"] for line in kills.told(work / "tracked")] == list(range(13))
+    assert [line["step"] for line in told(work / "tracked")] == list(range(13))

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from fieldtune import runs
 from fieldtune.tracking import NullTracker
 
-from ..stages import ALLOCATOR, command, compose, lines_of, run_here, work_here
+from ..stages import ALLOCATOR, command, compose, lines_of, run_here, told, work_here
 from .conftest import words
 
 DROPOUT = (
@@ -27,12 +26,6 @@ DROPOUT = (
     "trainer.sample_rows=1",
     "trainer.sample_tokens=4",
 )
-
-
-def told(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what depends on the clock."""
-    lines = lines_of(folder / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
 
 
 def assert_same_result(one: Path, other: Path) -> None:
