@@ -144,8 +144,12 @@ def further_rounds(cases: Sequence[Measured], options: Options, started: float, 
         if time.monotonic() - started > 60 * options.minutes:
             left = len(again) + len(waited) - number
             say(f"{options.minutes:g} minutes are over; {left} measurements that would have come again are left out")
-            return
+            break
         _measure(measured, contender, say)
+    for measured in cases:
+        best = measured.best_peer
+        if best in measured.runs and best not in measured.at_step_rows:  # another one turned out to be the best
+            _measure_at_step_rows(measured, best, say)
 
 
 def _measure_at_step_rows(measured: Measured, contender: str, say: Say) -> None:
