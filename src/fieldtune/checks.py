@@ -78,6 +78,8 @@ def check(config: Config, stage: str, *, multirun: bool = False, run: Run | None
     problems = [*_ranges(config), *_general(config, stage, multirun), *_data(config.data)]
     if stage != "prepare":
         problems += [*_model(config.model), *_combination(config)]
+    if stage not in ("prepare", "plan"):  # a plan may be for another machine
+        problems += _device(config)
     if stage == "train" and not problems:
         problems += _train(config)
     if stage == "evaluate":
@@ -172,8 +174,6 @@ def _combination(config: Config) -> Iterator[str]:
     hardware, trainer = config.hardware, config.trainer
     if hardware.accelerator is Accelerator.cpu and hardware.precision is Precision.fp16:
         yield "hardware.precision=fp16 needs a GPU; give hardware.precision=fp32 or bf16 on the CPU"
-    if hardware.accelerator is Accelerator.gpu and not _has_gpu():
-        yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
     if trainer.packing is not Packing.none and config.model.dropout:
         yield (
             f"model.dropout={config.model.dropout:g} falls on attention, which packing does not do; "
@@ -185,6 +185,11 @@ def _combination(config: Config) -> Iterator[str]:
         yield f"trainer.warmup_steps={trainer.warmup_steps} leaves no step of trainer.max_steps={trainer.max_steps}"
     if config.adapter.kind is AdapterKind.none and config.adapter.targets:
         yield f"adapter.targets={config.adapter.targets} needs adapter=lora (got none)"
+
+
+def _device(config: Config) -> Iterator[str]:
+    if config.hardware.accelerator is Accelerator.gpu and not _has_gpu():
+        yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
 
 
 def _has_gpu() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fieldtune import datasets, tasks
+from fieldtune import datasets, planning, tasks
 from fieldtune.config import Accelerator, Config, HardwareConfig, Packing, Precision
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
@@ -25,6 +25,7 @@ from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
+from fieldtune.training.state_files import StateFiles
 from fieldtune.training.watch import CHECKPOINTS, LAST, Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -64,7 +65,9 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         must_pack_exactly(network, rows.encoded, config.model.context_length)
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps)
     watch = Watch(run_dir, config.trainer, schedule, val, encoder, tracker)
-    _fit(config, run_dir, module, watch, Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id))
+    windows = Windows(rows.encoded, schedule, config.trainer.packing, tokenizer.pad_id)
+    log.info("%s", planning.line(config, model, windows, val.encoded))
+    _fit(config, run_dir, module, watch, windows)
     load_best(run_dir, module)
     files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
@@ -120,6 +123,7 @@ def _fit(config: Config, run_dir: Path, module: FineTuning, watch: Watch, window
         precision=PRECISIONS[config.hardware.precision],
         max_epochs=1,  # one pass over all optimizer steps; our epochs are inside (see `Schedule`)
         callbacks=[watch],
+        plugins=[StateFiles()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
