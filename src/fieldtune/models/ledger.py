@@ -35,7 +35,7 @@ class Peak:
         return sum(self.parts.values())
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
+class Ledger(TorchDispatchMode):
     """Counts storages as operations make them and as their last tensor goes, by phases of the work."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:

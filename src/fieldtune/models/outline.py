@@ -24,7 +24,7 @@ from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
 from fieldtune.models.ledger import Ledger, counting
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
-from fieldtune.models.tree_attention import Trunk
+from fieldtune.models.tree_attention import Layout, Trunk
 
 FEW = (2, 3)  # layers of the traced models
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -89,25 +89,34 @@ def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) ->
         return adapt(model, adapter)
 
 
-def held_by(settings: Any, adapter: AdapterConfig, precision: Precision, window: Window) -> dict[str, dict[str, int]]:
+def held_by(
+    settings: Any,
+    adapter: AdapterConfig,
+    precision: Precision,
+    window: Window,
+    frozen: torch.dtype = torch.float32,
+) -> dict[str, dict[str, int]]:
     """Bytes that an optimizer step on `window` holds besides the weights and the optimizer's state.
 
     Returns {phase: {part: bytes}} at the peak of each phase; the parts are gradients, activations, logits and
-    workspace. `UserError` if the model cannot be traced.
+    workspace; copies of weights in half precision count as what made them. frozen: format of the weights that are
+    not trained. `UserError` if the model cannot be traced.
     """
     window = _few_micro_batches(window)
     with torch.random.fork_rng(devices=[]):  # a training that plans itself draws the same numbers
-        return _held(settings, adapter, precision, window)
+        return _held(settings, adapter, precision, window, frozen)
 
 
-def _held(settings: Any, adapter: AdapterConfig, precision: Precision, window: Window) -> dict[str, dict[str, int]]:
+def _held(
+    settings: Any, adapter: AdapterConfig, precision: Precision, window: Window, frozen: torch.dtype
+) -> dict[str, dict[str, int]]:
     layers = settings.get_text_config().num_hidden_layers
     low, high = FEW if layers > max(FEW) else (layers, layers)
     try:
-        fewer = _trace(_on_fakes(settings, adapter, low), window, precision)
+        fewer = _trace(_on_fakes(settings, adapter, low, frozen), window, precision)
         if low == high:
             return fewer
-        more = _trace(_on_fakes(settings, adapter, high), window, precision)
+        more = _trace(_on_fakes(settings, adapter, high, frozen), window, precision)
     except UserError:
         raise
     except Exception as error:  # an architecture that does something fake tensors cannot
@@ -123,7 +132,9 @@ def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -
     return {name: max(0, round(value)) for name, value in grown.items()}
 
 
-def _on_fakes(settings: Any, adapter: AdapterConfig, layers: int) -> tuple[FakeTensorMode, LanguageModelLoss]:
+def _on_fakes(
+    settings: Any, adapter: AdapterConfig, layers: int, frozen: torch.dtype
+) -> tuple[FakeTensorMode, LanguageModelLoss]:
     """The network of a few layers on fake tensors of the CPU."""
     network = LanguageModelLoss(outline(settings, adapter, layers))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -132,16 +143,16 @@ def _on_fakes(settings: Any, adapter: AdapterConfig, layers: int) -> tuple[FakeT
         for module in network.modules():
             for name, old in module._parameters.items():
                 if old is not None:
-                    made.setdefault(id(old), nn.Parameter(_empty(old), requires_grad=old.requires_grad))
+                    made.setdefault(id(old), nn.Parameter(_empty(old, frozen), requires_grad=old.requires_grad))
                     module._parameters[name] = made[id(old)]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = _empty(buffer)
+                    module._buffers[name] = _empty(buffer, buffer.dtype)
     return mode, network.train()
 
 
-def _empty(like: Tensor) -> Tensor:
-    return torch.empty(like.shape, dtype=like.dtype, device="cpu")
+def _empty(like: Tensor, frozen: torch.dtype) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype if like.requires_grad else frozen, device="cpu")
 
 
 def _few_micro_batches(window: Window) -> Window:
@@ -176,7 +187,20 @@ def _named(parts: Mapping[str, int]) -> dict[str, int]:
 def _faked(mode: FakeTensorMode, batch: MicroBatch | None) -> Any:
     if batch is None:
         return None
-    return {key: mode.from_tensor(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    faked = {key: mode.from_tensor(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    layout = batch["layout"]
+    if layout is not None:  # blocks of attention are done one after the other: the largest decides
+        faked["layout"] = Layout(
+            tuple(sorted(layout.causal, key=lambda block: block[0] - block[1])[:1]),
+            tuple(sorted(layout.full, key=_first_larger)[:1]),
+            tuple(sorted(layout.trunk, key=_first_larger)[:1]),
+        )
+    return faked
+
+
+def _first_larger(block: tuple[int, int, int, int]) -> int:
+    a, b, c, d = block
+    return (a - b) * (d - c)
 
 
 def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger: Ledger) -> None:
@@ -207,7 +231,7 @@ def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger:
         ledger.mark("trunk forward")
         trunk_loss, _ = network(**of_trunk, trunk=trunk)
         which[0] = ""
-    for number, batch in enumerate(batches):
+    for batch in batches:
         ledger.mark("forward")
         loss, _ = network(**batch, trunk=trunk)
         (loss / 2).backward()

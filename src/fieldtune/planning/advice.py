@@ -57,7 +57,7 @@ def _try(again: Callable[[Sequence[str]], Plan], words: Sequence[str]) -> Plan |
 def _groups(config: Config) -> Iterator[tuple[list[tuple[str, ...]], str]]:
     """Overrides of one kind, mildest first, and what they cost; kinds from cheapest to dearest."""
     trainer = config.trainer
-    rows = []
+    rows: list[tuple[str, ...]] = []
     size, parts = trainer.micro_batch_size, trainer.accumulation
     while size > 1 and size % 2 == 0:
         size, parts = size // 2, parts * 2
@@ -67,11 +67,13 @@ def _groups(config: Config) -> Iterator[tuple[list[tuple[str, ...]], str]]:
         yield [("hardware.precision=bf16",)], "less precise activations"
     if config.adapter.kind is AdapterKind.none:
         yield [("adapter=lora",)], "an adapter is trained, not the whole model"
-    length, shorter = config.model.context_length, []
+    shorter: list[tuple[str, ...]] = []
+    length = config.model.context_length
     while length // 2 >= SHORTEST:
         length //= 2
         shorter.append((f"model.context_length={length}",))
     yield shorter, "longer rows are left out"
     if config.model.family is Family.gpt2 and config.model.name in GPT2_SIZES:
         smaller = GPT2_SIZES[GPT2_SIZES.index(config.model.name) + 1 :]
-        yield [(f"model={name}",) for name in smaller], "a smaller model"
+        sizes: list[tuple[str, ...]] = [(f"model={name}",) for name in smaller]
+        yield sizes, "a smaller model"

@@ -54,7 +54,9 @@ def machine(config: Config, memory: str = "", devices: str = "", gpu: str = "") 
         from fieldtune.models.matrix_rate import matrix_rate
 
         rate = CPU_SHARE * matrix_rate()
-        says = f"{CPU_SHARE:.0%} of this processor's matrix products, {rate / CPU_SHARE / 1e9:,.0f} GFLOP/s measured now"
+        says = (
+            f"{CPU_SHARE:.0%} of this processor's matrix products, {rate / CPU_SHARE / 1e9:,.0f} GFLOP/s measured now"
+        )
         return Machine(given or available(), count or 1, rate, "given" if given else "available now", says)
     if gpu:
         size, half, full = GPUS[gpu]

@@ -91,6 +91,8 @@ def answering_memory(counts: Counts, rows: int, tokens: int, *, gpu: bool, half:
     size = 2 if half else FP32
     weights, fixed = size * counts.parameters, GPU_FIXED if gpu else CPU_FIXED
     cache = rows * tokens * counts.layers * counts.cache_width * size
-    # A cache that grows is copied, a layer at a time; scores of the next token are sorted and summed in fp32.
-    workspace = fixed + cache // counts.layers + rows * counts.vocabulary * FP32 * 4
-    return Answering(weights, cache, workspace, loading=weights + FP32 * counts.parameters + fixed)
+    # A layer of the prompts' pass holds some eight vectors a token. A cache that grows is copied, a layer at a time;
+    # scores of the next token are sorted and summed in fp32.
+    passing = 8 * rows * tokens * counts.width * size
+    workspace = fixed + passing + cache // counts.layers + rows * counts.vocabulary * FP32 * 4
+    return Answering(weights, cache, workspace, loading=weights + fixed + (FP32 * counts.parameters if half else 0))

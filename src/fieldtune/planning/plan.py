@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldtune.config import Accelerator, Config, Packing, Precision, to_mapping
+from fieldtune.config import Accelerator, Config, Family, Packing, Precision, TokenizerKind, to_mapping
 from fieldtune.models.outline import Counts, counts, held_by, outline
 from fieldtune.models.weights import Source, architecture, resolve
 from fieldtune.planning.machine import Machine
@@ -35,21 +35,21 @@ class Plan:
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """The plan of a configuration on a machine. Of the weights' files only config.json and the tokenizer are read."""
-    source = resolve(config.model, config)
+    """The plan of a configuration on a machine. Of the weights' files only config.json and the tokenizer are read.
+
+    A GPT-2's shape and tokenizer need none of them; other weights are brought here first, if they are not.
+    """
+    source = Source(None) if _needs_no_files(config) else resolve(config.model, config)
     settings = architecture(config.model, source)
     counted = counts(outline(settings, config.adapter))
     work = work_of_config(config, source, counted.vocabulary)
-    memory = step_memory(config, settings, counted, work, read=source.folder is not None)
+    memory = step_memory(config, settings, counted, work)
     seconds, rests_on = _time(config, counted, work, machine)
     return Plan(config, counted, work, memory, _answering(config, counted, work), machine, seconds, rests_on)
 
 
-def step_memory(config: Config, settings: Any, counted: Counts, work: Work, *, read: bool) -> Memory:
-    """The peak of training on one device, of transformers' `settings` and the largest window of the work.
-
-    read: the weights come from files: fp32 as they lie there, other formats converted to fp32 beside them.
-    """
+def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> Memory:
+    """The peak of training on one device, of transformers' `settings` and the largest window of the work."""
     gpu = config.hardware.accelerator is Accelerator.gpu
     held = held_by(settings, config.adapter, config.hardware.precision, work.heaviest)
     if gpu and config.trainer.packing is not Packing.none:
@@ -57,9 +57,20 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work, *, r
     held["optimizer"] = {"gradients": FP32 * counted.trainable}
     if config.hardware.precision is Precision.fp16:  # AdamW step by step, not fused, for the loss is scaled
         held["optimizer"]["workspace"] = FP32 * counted.trainable
-    converted = read and str(settings.dtype) not in ("torch.float32", "None")
-    file_bytes = 2 * counted.parameters if converted else 0
+    file_bytes = _read_beside(config, settings) * counted.parameters
     return training_memory(counted, held.values(), gpu=gpu, file_bytes=file_bytes)
+
+
+def _needs_no_files(config: Config) -> bool:
+    return config.model.family is Family.gpt2 and config.model.tokenizer is TokenizerKind.gpt2_bpe
+
+
+def _read_beside(config: Config, settings: Any) -> int:
+    """Bytes a parameter that stand in memory beside the fp32 weights while these are made of their files."""
+    if config.model.weights.startswith("openai:"):
+        return FP32  # every tensor is read before the model is there
+    half = ("torch.bfloat16", "torch.float16")
+    return 2 if str(getattr(settings, "dtype", None)) in half else 0  # fp32 files are mapped, not copied
 
 
 def _with_masks(parts: Mapping[str, int], config: Config, counted: Counts, work: Work) -> dict[str, int]:

@@ -30,7 +30,7 @@ def _lines(plan: Plan, hour_price: float | None) -> Iterator[str]:
     if work.prepared:
         yield f"optimizer steps    {work.steps:>15,}   of {_rows(config)} rows; {work.rows:,} rows in the data set"
     else:
-        yield f"optimizer steps            not known   the data set is not prepared; rows of full length are assumed"
+        yield "optimizer steps            not known   the data set is not prepared; rows of full length are assumed"
     if work.prepared:
         saved = 1 - work.computed / work.tokens
         yield f"tokens of the rows {work.tokens:>15,}   computed after packing about {work.computed:,} ({-saved:+.0%})"
@@ -77,7 +77,7 @@ def line(config: Config, model: Any, windows: Windows, val: Sequence[Encoded]) -
 def _line(config: Config, model: Any, windows: Windows, val: Sequence[Encoded]) -> str:
     counted = counts(model)
     work = work_of(config, windows, val[: config.trainer.eval_rows], tried=WINDOWS_FOR_A_LINE)
-    memory = step_memory(config, unwrapped(model).config, counted, work, read=False)
+    memory = step_memory(config, unwrapped(model).config, counted, work)
     parts = ", ".join(f"{part} {gb(size)}" for part, size in memory.parts.items() if size >= 5e6)
     there = ""
     if config.hardware.accelerator is Accelerator.cpu and memory.step > available() + memory.parts["weights"]:

@@ -1,4 +1,4 @@
-"""What a run does: its optimizer steps, its tokens, its largest window. Of the prepared rows, or of full-length ones."""
+"""What a run does: its optimizer steps, tokens and largest window; of the prepared rows, or of full-length ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
     length, trainer = config.model.context_length, config.trainer
     if dataset is None:
         size = trainer.micro_batch_size * trainer.accumulation
-        rows, val, pad = _made_up(size, length, vocabulary), [], 0
+        rows, val, pad = full_rows(size, length, vocabulary), [], 0
     else:
         tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
         encoder, prompt = Encoder(tokenizer, config.model.template), config.data.train_on_prompt
@@ -71,7 +71,9 @@ def work_of(
 ) -> Work:
     """Of windows as training gets them. tried: how many are laid out to see what packing leaves."""
     if not windows.rows:
-        raise UserError(f"no train row can be used; model.context_length={config.model.context_length} may be too small")
+        raise UserError(
+            f"no train row can be used; model.context_length={config.model.context_length} may be too small"
+        )
     schedule, lengths = windows.schedule, np.array([len(row.ids) for row in windows.rows])
     steps, a_step = schedule.total_steps, schedule.micro_batch_size * schedule.accumulation
     epochs, rest = divmod(steps, schedule.steps_per_epoch)
@@ -114,7 +116,7 @@ def _prompt(row: Encoded) -> int:
     return int(np.argmax(row.trained)) if row.trained.any() else len(row.ids)
 
 
-def _made_up(count: int, length: int, vocabulary: int) -> list[Encoded]:
+def full_rows(count: int, length: int, vocabulary: int) -> list[Encoded]:
     """Rows without a common beginning: the most that rows of that length can take."""
     random = np.random.default_rng(0)
     trained = np.arange(length) >= length // 2
