@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "reference"),
     ("launch", "worker"),
     ("prepare", "training", "evaluation", "serving"),
+    ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),
     ("checks", "evaluated_run", "composition"),
     ("datasets", "tracking", "ranks"),

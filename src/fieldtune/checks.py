@@ -88,6 +88,9 @@ def check(config: Config, stage: str, *, multirun: bool = False, run: Run | None
         problems += _devices(config)
     elif ranks.this_rank().world_size > 1:
         problems.append(f"{stage}.py is one process; start it without torchrun or srun")
+    on_gpu = config.hardware.accelerator is Accelerator.gpu
+    if stage not in ("prepare", "plan") and on_gpu and not ranks.has_gpu():  # a plan may be for another machine
+        problems.append("hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu")
     if stage == "train" and not problems:
         problems += _train(config)
     if stage == "evaluate":
@@ -182,8 +185,6 @@ def _combination(config: Config) -> Iterator[str]:
     hardware, trainer = config.hardware, config.trainer
     if hardware.accelerator is Accelerator.cpu and hardware.precision is Precision.fp16:
         yield "hardware.precision=fp16 needs a GPU; give hardware.precision=fp32 or bf16 on the CPU"
-    if hardware.accelerator is Accelerator.gpu and not ranks.has_gpu():
-        yield "hardware=gpu: no NVIDIA driver was found on this machine; give hardware=cpu"
     if trainer.packing is not Packing.none and config.model.dropout:
         yield (
             f"model.dropout={config.model.dropout:g} falls on attention, which packing does not do; "

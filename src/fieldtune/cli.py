@@ -3,6 +3,8 @@
 fieldtune prepare|train|evaluate ...       the three commands, from any folder
 fieldtune rows [experiment=... and other words of train.py] [split=train] [rows=3] [id=ROW] [html=FILE]
                                            rows as the model sees them, with the tokens that the loss counts
+fieldtune plan [words of train.py] [gpu=T4] [memory=16GB] [devices=2] [hour_price=0.35]
+                                           memory, steps, tokens, time and money, before anything is loaded
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
 fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
@@ -25,6 +27,7 @@ from fieldtune.keys import nearest
 
 STAGES = ("prepare", "train", "evaluate")
 ROWS = {"split": "train", "rows": "3", "id": "", "html": ""}  # words of `rows` that are not the configuration's
+PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `plan` that are not the configuration's
 
 
 def main() -> None:
@@ -39,12 +42,14 @@ def main() -> None:
             _stage(command, rest)
         elif command == "rows":
             _rows(rest)
+        elif command == "plan":
+            _plan(rest)
         elif command == "runs":
             _runs(rest)
         elif command == "predict":
             _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
         else:
-            known = [*STAGES, "rows", "runs", "predict"]
+            known = [*STAGES, "rows", "plan", "runs", "predict"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -84,10 +89,7 @@ def _rows(arguments: Sequence[str]) -> None:
     options = _options([word for word in arguments if word.partition("=")[0] in ROWS], ROWS)
     if not (options["rows"].isdecimal() and int(options["rows"])):
         raise UserError(f"rows={options['rows']} is not a number of rows; give a whole number, 1 or more")
-    words = [word for word in arguments if word.partition("=")[0] not in ROWS]
-    for word in words:
-        _no_slip(word)
-    config = composed("train", words)
+    config = composed("train", _words_of_train(arguments, ROWS))
     check(config, "train")
     from fieldtune.data.show import terminal_view, view, write_view
 
@@ -103,14 +105,62 @@ def _rows(arguments: Sequence[str]) -> None:
         print(text, end="")
 
 
-def _no_slip(word: str) -> None:
-    """`UserError` for a flag, and for a word that is nearer to one of `rows` own than to the configuration's."""
+def _plan(arguments: Sequence[str]) -> None:
+    from fieldtune.checks import check
+    from fieldtune.composition import composed
+
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    options = _options([word for word in arguments if word.partition("=")[0] in PLAN], PLAN)
+    price = _price(options.pop("hour_price"))
+    words = _words_of_train(arguments, PLAN)
+
+    def checked(more: Sequence[str] = ()) -> Config:
+        config = composed("train", [*words, *more])
+        check(config, "plan")
+        return config
+
+    config = checked()
+    from fieldtune.planning.advice import remedies
+    from fieldtune.planning.machine import machine
+    from fieldtune.planning.plan import plan
+    from fieldtune.planning.text import page
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fieldtune").setLevel(logging.INFO)  # a first conversion of weights takes a minute
+    there = machine(config, **options)
+    made = plan(config, there)
+    found = [] if made.fits else remedies(made, lambda more: plan(checked(more), there))
+    print(page(made, price, found), end="")
+
+
+def _price(text: str) -> float | None:
+    try:
+        price = float(text) if text else None
+    except ValueError:
+        price = -1.0
+    if price is not None and not 0 <= price < 1e9:
+        raise UserError(f"hour_price={text} is not a price; give the price of an hour, as in hour_price=0.35")
+    return price
+
+
+def _words_of_train(arguments: Sequence[str], own: Mapping[str, str]) -> list[str]:
+    """The words that are not the command's own; `UserError` for a slip in one."""
+    words = [word for word in arguments if word.partition("=")[0] not in own]
+    for word in words:
+        _no_slip(word, own)
+    return words
+
+
+def _no_slip(word: str, own: Mapping[str, str]) -> None:
+    """`UserError` for a flag, and for a word that is nearer to one of the command's own than to the configuration's."""
     key = word.partition("=")[0].lstrip("+~")
     top_level = [item.name for item in fields(Config)] + ["experiment"]
-    hint = nearest(key, [*ROWS, *top_level]) if key.isidentifier() and key not in top_level else ""
+    hint = nearest(key, [*own, *top_level]) if key.isidentifier() and key not in top_level else ""
     if word.startswith("-"):
-        raise UserError(f"{word} is not understood; give words of train.py, and {'=... '.join(ROWS)}=...")
-    if any(f" {own}?" in hint for own in ROWS):
+        raise UserError(f"{word} is not understood; give words of train.py, and {'=... '.join(own)}=...")
+    if any(f" {name}?" in hint for name in own):
         raise UserError(f"{word} is not understood{hint}")
 
 

@@ -95,6 +95,17 @@ def build(model: ModelConfig, source: Source) -> Any:
     return built
 
 
+def architecture(model: ModelConfig, source: Source) -> Any:
+    """The transformers configuration of a model: from the configured shape, or config.json in its folder."""
+    from transformers import GPT2Config
+
+    if model.family is not Family.gpt2:
+        assert source.folder is not None  # `check` refuses random weights for this family
+        return _read_settings(source.folder)
+    dropout = {"resid_pdrop": model.dropout, "embd_pdrop": model.dropout, "attn_pdrop": model.dropout}
+    return GPT2Config(n_layer=model.layers, n_head=model.heads, n_embd=model.width, **dropout)
+
+
 def _gpt2(model: ModelConfig, source: Source) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -103,7 +114,7 @@ def _gpt2(model: ModelConfig, source: Source) -> Any:
     shape = {"n_layer": model.layers, "n_head": model.heads, "n_embd": model.width}
     dropout = {"resid_pdrop": model.dropout, "embd_pdrop": model.dropout, "attn_pdrop": model.dropout}
     if source.folder is None:
-        return GPT2LMHeadModel(GPT2Config(**shape, **dropout))
+        return GPT2LMHeadModel(architecture(model, source))
     if is_openai_folder(source.folder):
         found, state = read_openai_gpt2(source.folder)
         _same_shape(model, shape, found)

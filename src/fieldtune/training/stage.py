@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fieldtune import datasets, ranks, stopping, tasks
+from fieldtune import datasets, planning, ranks, stopping, tasks
 from fieldtune.config import Config, HardwareConfig, Packing
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
@@ -79,6 +79,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         world_size=team.rank.world_size,
         trunk=team.keeps_trunk,
     )
+    if team.rank.writes:
+        log.info("%s", planning.line(config, model, windows, val.encoded))
     _fit(config, checkpoints, module, watch, windows)
     skipped = module.skipped_steps
     if team.shares_samples:

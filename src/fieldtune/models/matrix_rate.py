@@ -1,0 +1,31 @@
+"""How many floating-point operations a second this machine's matrix products do, and what its GPU has."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+ROWS, INNER, COLUMNS = 1024, 768, 3072  # a layer's product in the small models
+SECONDS = 0.2  # a try; short bursts above the steady rate are no rate to plan with
+
+
+def matrix_rate(tries: int = 3) -> float:
+    """fp32 operations a second of products on the CPU: the median of a few tries of `SECONDS`."""
+    left, right, out = torch.randn(ROWS, INNER), torch.randn(INNER, COLUMNS), torch.empty(ROWS, COLUMNS)
+    torch.mm(left, right, out=out)
+    rates = []
+    for _ in range(tries):
+        done, since = 0, time.perf_counter()
+        while time.perf_counter() - since < SECONDS:
+            torch.mm(left, right, out=out)
+            done += 1
+        rates.append(done * 2.0 * ROWS * INNER * COLUMNS / (time.perf_counter() - since))
+    return sorted(rates)[tries // 2]
+
+
+def gpu() -> tuple[str, int, int] | None:
+    """Name, free bytes and number of this machine's GPUs (the first one's memory); None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name(0), int(torch.cuda.mem_get_info(0)[0]), torch.cuda.device_count()

@@ -1,0 +1,244 @@
+"""A model's architecture without its weights: what it counts, and what a window of rows makes it hold.
+
+The counts come from the meta device. The memory comes from running the real network, forward and backward, on fake
+tensors (shapes without memory) with a `Ledger`: once with two layers and once with three, for layers are alike and
+each further one adds the same to every phase.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fieldtune.config import AdapterConfig, Precision
+from fieldtune.data.batches import MicroBatch, Window
+from fieldtune.errors import UserError
+from fieldtune.models.adapters import adapt
+from fieldtune.models.ledger import Ledger, counting
+from fieldtune.models.loss import LanguageModelLoss, unwrapped
+from fieldtune.models.tree_attention import Layout, Trunk
+
+FEW = (2, 3)  # layers of the traced models
+HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
+
+# Where a block of memory belongs that was made in a phase; what was made elsewhere is workspace.
+ORIGIN = {"forward": "activations", "trunk forward": "activations", "loss": "logits"}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of a model with its adapter. Parameters shared by two layers count once."""
+
+    parameters: int
+    trainable: int
+    tensors: int  # trainable ones
+    in_layers: int  # parameters of the matrices that every token passes
+    head: int  # parameters of the output head, which the tokens with a label pass
+    layers: int
+    width: int
+    cache_width: int  # features of a token's keys and values in a layer
+    vocabulary: int
+
+
+def counts(model: Any) -> Counts:
+    """Of a model on any device, the meta device included."""
+    inner = unwrapped(model)
+    settings = inner.config.get_text_config()
+    parameters, head = list(model.parameters()), inner.get_output_embeddings().weight
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)} | {id(head)}
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    heads = settings.num_attention_heads
+    head_width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    return Counts(
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in trained),
+        tensors=len(trained),
+        in_layers=sum(p.numel() for p in parameters if id(p) not in tables),
+        head=head.numel(),
+        layers=settings.num_hidden_layers,
+        width=settings.hidden_size,
+        cache_width=2 * head_width * (getattr(settings, "num_key_value_heads", None) or heads),
+        vocabulary=head.shape[0],
+    )
+
+
+def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) -> Any:
+    """The architecture of transformers' `settings` with its adapter, in fp32, on the meta device: it has no weights.
+
+    layers: None for all of them.
+    """
+    from transformers import AutoModelForCausalLM
+
+    settings = copy.deepcopy(settings)
+    if layers is not None:
+        settings.num_hidden_layers = layers
+        if getattr(settings, "layer_types", None):
+            settings.layer_types = settings.layer_types[:layers]
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's own choices
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        model.get_input_embeddings().padding_idx = None  # as `weights.build` leaves it
+        return adapt(model, adapter)
+
+
+def held_by(
+    settings: Any,
+    adapter: AdapterConfig,
+    precision: Precision,
+    window: Window,
+    frozen: torch.dtype = torch.float32,
+) -> dict[str, dict[str, int]]:
+    """Bytes that an optimizer step on `window` holds besides the weights and the optimizer's state.
+
+    Returns {phase: {part: bytes}} at the peak of each phase; the parts are gradients, activations, logits and
+    workspace; copies of weights in half precision count as what made them. frozen: format of the weights that are
+    not trained. `UserError` if the model cannot be traced.
+    """
+    window = _few_micro_batches(window)
+    with torch.random.fork_rng(devices=[]):  # a training that plans itself draws the same numbers
+        return _held(settings, adapter, precision, window, frozen)
+
+
+def _held(
+    settings: Any, adapter: AdapterConfig, precision: Precision, window: Window, frozen: torch.dtype
+) -> dict[str, dict[str, int]]:
+    layers = settings.get_text_config().num_hidden_layers
+    low, high = FEW if layers > max(FEW) else (layers, layers)
+    try:
+        fewer = _trace(_on_fakes(settings, adapter, low, frozen), window, precision)
+        if low == high:
+            return fewer
+        more = _trace(_on_fakes(settings, adapter, high, frozen), window, precision)
+    except UserError:
+        raise
+    except Exception as error:  # an architecture that does something fake tensors cannot
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"a {settings.model_type} cannot be traced ({reason}), so its memory is not known") from error
+    times = (layers - low) / (high - low)
+    return {phase: _extended(parts, more.get(phase, parts), times) for phase, parts in fewer.items()}
+
+
+def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -> dict[str, int]:
+    names = parts.keys() | more.keys()
+    grown = {name: parts.get(name, 0) + times * (more.get(name, 0) - parts.get(name, 0)) for name in names}
+    return {name: max(0, round(value)) for name, value in grown.items()}
+
+
+def _on_fakes(
+    settings: Any, adapter: AdapterConfig, layers: int, frozen: torch.dtype
+) -> tuple[FakeTensorMode, LanguageModelLoss]:
+    """The network of a few layers on fake tensors of the CPU."""
+    network = LanguageModelLoss(outline(settings, adapter, layers))
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    made: dict[int, Any] = {}  # a tensor that two layers share stays one
+    with mode:
+        for module in network.modules():
+            for name, old in module._parameters.items():
+                if old is not None:
+                    made.setdefault(id(old), nn.Parameter(_empty(old, frozen), requires_grad=old.requires_grad))
+                    module._parameters[name] = made[id(old)]
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = _empty(buffer, buffer.dtype)
+    return mode, network.train()
+
+
+def _empty(like: Tensor, frozen: torch.dtype) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype if like.requires_grad else frozen, device="cpu")
+
+
+def _few_micro_batches(window: Window) -> Window:
+    """The window with its largest micro-batch, after another one if there are more: gradients are there by then."""
+    batches = sorted(window["micro_batches"], key=lambda batch: batch["ids"].numel())
+    return {**window, "micro_batches": batches[-2:]}
+
+
+def _trace(
+    faked: tuple[FakeTensorMode, LanguageModelLoss], window: Window, precision: Precision
+) -> dict[str, dict[str, int]]:
+    mode, network = faked
+    half = HALF.get(precision)
+    # Fake tensors of other devices need a build of torch that knows them; the sizes are those of the CPU.
+    autocast = torch.autocast("cpu", dtype=half) if half is not None else nullcontext()
+    with mode:
+        trunk_batch = _faked(mode, window["trunk"])
+        batches = [_faked(mode, batch) for batch in window["micro_batches"]]
+        with counting(network.parameters()) as ledger, autocast:
+            _step(network, trunk_batch, batches, ledger)
+    return {phase: _named(peak.parts) for phase, peak in ledger.peaks().items()}
+
+
+def _named(parts: Mapping[str, int]) -> dict[str, int]:
+    named: dict[str, int] = {}
+    for name, size in parts.items():
+        part = name if name == "gradients" else ORIGIN.get(name, "workspace")
+        named[part] = named.get(part, 0) + size
+    return named
+
+
+def _faked(mode: FakeTensorMode, batch: MicroBatch | None) -> Any:
+    if batch is None:
+        return None
+    faked = {key: mode.from_tensor(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    layout = batch["layout"]
+    if layout is not None:  # blocks of attention are done one after the other: the largest decides
+        faked["layout"] = Layout(
+            tuple(sorted(layout.causal, key=lambda block: block[0] - block[1])[:1]),
+            tuple(sorted(layout.full, key=_first_larger)[:1]),
+            tuple(sorted(layout.trunk, key=_first_larger)[:1]),
+        )
+    return faked
+
+
+def _first_larger(block: tuple[int, int, int, int]) -> int:
+    a, b, c, d = block
+    return (a - b) * (d - c)
+
+
+def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger: Ledger) -> None:
+    """The passes of `training.window.backward_window`, with a mark where a phase begins."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.is_a("gradients", [p.grad]))
+    inner = unwrapped(network.model)
+    body = getattr(inner, inner.base_model_prefix)
+    layers = next(part for part in body.modules() if isinstance(part, nn.ModuleList))
+    which = [""]
+
+    def at_first_layer(module: Any, arguments: Any, out: Any) -> None:
+        hidden, name = out[0] if isinstance(out, tuple) else out, which[0]
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: ledger.mark(f"{name}lower layers"))
+
+    def at_end(module: Any, arguments: Any, out: Any) -> None:
+        ledger.mark("loss")
+        name = which[0]
+        if out.last_hidden_state.requires_grad:
+            out.last_hidden_state.register_hook(lambda gradient: ledger.mark(f"{name}upper layers"))
+
+    hooks = [layers[0].register_forward_hook(at_first_layer), body.register_forward_hook(at_end)]
+    trunk, trunk_loss = Trunk(), None
+    if of_trunk is not None:
+        which[0] = "trunk "
+        ledger.mark("trunk forward")
+        trunk_loss, _ = network(**of_trunk, trunk=trunk)
+        which[0] = ""
+    for batch in batches:
+        ledger.mark("forward")
+        loss, _ = network(**batch, trunk=trunk)
+        (loss / 2).backward()
+        ledger.is_a("gradients", [parameter.grad for parameter in trainable])
+        del loss
+    if trunk_loss is not None:
+        (trunk.graft(trunk_loss) / 2).backward()
+        ledger.is_a("gradients", [parameter.grad for parameter in trainable])
+    for hook in hooks:
+        hook.remove()

@@ -1,0 +1,131 @@
+"""A plan: memory by part, steps, tokens, time and money of a configuration, before its model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldtune.config import Accelerator, Config, Family, Packing, Precision, TokenizerKind, to_mapping
+from fieldtune.models.outline import Counts, counts, held_by, outline
+from fieldtune.models.weights import Source, architecture, resolve
+from fieldtune.planning.machine import Machine
+from fieldtune.planning.memory import FP32, Answering, Memory, answering_memory, training_memory
+from fieldtune.planning.work import Work, work_of_config
+from fieldtune.runs import list_runs
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """seconds: None if no rate is known; rests_on says what it comes from."""
+
+    config: Config
+    counts: Counts
+    work: Work
+    memory: Memory
+    answering: Answering
+    machine: Machine
+    seconds: float | None
+    rests_on: str
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= self.machine.memory
+
+
+def plan(config: Config, machine: Machine) -> Plan:
+    """The plan of a configuration on a machine. Of the weights' files only config.json and the tokenizer are read.
+
+    A GPT-2's shape and tokenizer need none of them; other weights are brought here first, if they are not.
+    """
+    source = Source(None) if _needs_no_files(config) else resolve(config.model, config)
+    settings = architecture(config.model, source)
+    counted = counts(outline(settings, config.adapter))
+    work = work_of_config(config, source, counted.vocabulary)
+    memory = step_memory(config, settings, counted, work)
+    seconds, rests_on = _time(config, counted, work, machine)
+    return Plan(config, counted, work, memory, _answering(config, counted, work), machine, seconds, rests_on)
+
+
+def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> Memory:
+    """The peak of training on one device, of transformers' `settings` and the largest window of the work."""
+    gpu = config.hardware.accelerator is Accelerator.gpu
+    held = held_by(settings, config.adapter, config.hardware.precision, work.heaviest)
+    if gpu and config.trainer.packing is not Packing.none:
+        held = {phase: _with_masks(parts, config, counted, work) for phase, parts in held.items()}
+    held["optimizer"] = {"gradients": FP32 * counted.trainable}
+    if config.hardware.precision is Precision.fp16:  # AdamW step by step, not fused, for the loss is scaled
+        held["optimizer"]["workspace"] = FP32 * counted.trainable
+    file_bytes = _read_beside(config, settings) * counted.parameters
+    return training_memory(counted, held.values(), gpu=gpu, file_bytes=file_bytes)
+
+
+def _needs_no_files(config: Config) -> bool:
+    return config.model.family is Family.gpt2 and config.model.tokenizer is TokenizerKind.gpt2_bpe
+
+
+def _read_beside(config: Config, settings: Any) -> int:
+    """Bytes a parameter that stand in memory beside the fp32 weights while these are made of their files."""
+    if config.model.weights.startswith("openai:"):
+        return FP32  # every tensor is read before the model is there
+    half = ("torch.bfloat16", "torch.float16")
+    return 2 if str(getattr(settings, "dtype", None)) in half else 0  # fp32 files are mapped, not copied
+
+
+def _with_masks(parts: Mapping[str, int], config: Config, counted: Counts, work: Work) -> dict[str, int]:
+    """On a GPU packed attention has a mask, kept by each layer: token by token, in the number format of training."""
+    largest = max(batch["ids"].numel() for batch in work.heaviest["micro_batches"])
+    size = 4 if config.hardware.precision is Precision.fp32 else 2
+    masks = counted.layers * largest * largest * size
+    return {**parts, "activations": parts.get("activations", 0) + (masks if parts.get("activations") else 0)}
+
+
+def _answering(config: Config, counted: Counts, work: Work) -> Answering:
+    tokens = min(config.model.context_length, work.prompt + config.evaluation.max_new_tokens)
+    gpu = config.hardware.accelerator is Accelerator.gpu
+    half = config.hardware.precision is not Precision.fp32
+    return answering_memory(counted, config.evaluation.batch_size, tokens, gpu=gpu, half=half)
+
+
+def operations(counted: Counts, work: Work) -> float:
+    """Floating-point operations of a run's matrix products, evaluations included, samples not.
+
+    A token costs two a parameter forward, two for its input's gradient, and two for the gradient of a trained
+    parameter (arXiv 2001.08361). The head sees the tokens with a label only.
+    """
+    frozen = counted.trainable < counted.in_layers
+    attention = 2 * counted.layers * counted.width * work.length  # two products with half of the row, on average
+    a_token = 2 * counted.in_layers + attention
+    a_label = 2 * counted.head
+    backward = 1 if frozen else 2
+    extra = 2 * counted.trainable if frozen else 0
+    training = work.computed * ((1 + backward) * a_token + extra) + work.supervised * (1 + backward) * a_label
+    share = work.supervised / max(1, work.tokens)
+    return float(training + work.evaluations * work.val_tokens * (a_token + share * a_label))
+
+
+def _time(config: Config, counted: Counts, work: Work, machine: Machine) -> tuple[float | None, str]:
+    step = measured_step(config)
+    if step is not None and machine.says_rate and config.hardware.accelerator is Accelerator.cpu:
+        seconds, folder = step
+        return seconds * work.steps, f"{seconds:.3g} s a step measured in {folder}, evaluations not counted"
+    if machine.rate is None:
+        return None, machine.says_rate
+    return operations(counted, work) / machine.rate, machine.says_rate
+
+
+def measured_step(config: Config) -> tuple[float, Path] | None:
+    """Seconds of an optimizer step in the newest finished run of the same work, and its folder."""
+    wanted = _what_a_step_does(to_mapping(config))
+    for run in reversed(list_runs(Path(config.output_dir))):
+        if run.stage == "train" and run.status == "finished" and _what_a_step_does(run.config()) == wanted:
+            steps = run.manifest()["steps"]
+            if steps.get("done") and steps.get("seconds"):
+                return steps["seconds"] / steps["done"], run.folder
+    return None
+
+
+def _what_a_step_does(config: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = {name: config["trainer"].get(name) for name in ("micro_batch_size", "accumulation", "packing")}
+    return {"trainer": trainer, **{name: config[name] for name in ("data", "model", "adapter", "hardware")}}

@@ -1,0 +1,107 @@
+"""The planned peak against the kernel's own count of a worker that really trains."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from fieldtune import runs
+from fieldtune.config import to_yaml
+from fieldtune.launch import ALLOCATOR
+from fieldtune.planning.machine import Machine
+from fieldtune.planning.plan import plan
+
+from ..stages import compose, run_here, write_rows
+
+pytestmark = pytest.mark.slow
+
+PEAK = "print('peak', open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+IDLE = f"import fieldtune.training.stage, fieldtune.worker, peft, torch; torch.ones(8) @ torch.ones(8); {PEAK}"
+WORK = f"import sys; from fieldtune import worker; status = worker.main(sys.argv[1:]); {PEAK}; sys.exit(status)"
+
+SMOLLM2 = ("model=smollm2_135m",)
+GPT2 = ("model=gpt2_124m", "model.weights=random")
+FULL, LORA = ("adapter=none",), ("adapter=lora",)
+CASES = {
+    "GPT-2 full, 8 rows of 90 in 4 micro-batches": (*GPT2, *FULL, "rows=100", "micro=2", "trainer.accumulation=4"),
+    "GPT-2 LoRA, 4 rows of 280": (*GPT2, *LORA, "rows=300", "micro=4"),
+    "SmolLM2 LoRA, 4 rows of 90": (*SMOLLM2, *LORA, "rows=100", "micro=4"),
+    "SmolLM2 full, 2 rows of 280": (*SMOLLM2, *FULL, "rows=300", "micro=2"),
+}
+SHORT = ("trainer.max_steps=2", "trainer.eval_rows=4", "trainer.sample_rows=0", "tracking=off", "hardware.threads=1")
+NOUNS = [
+    "club",
+    "swing",
+    "tempo",
+    "weight",
+    "shift",
+    "rotation",
+    "balance",
+    "setup",
+    "ball",
+    "ground",
+    "grip",
+    "stance",
+    "hip",
+    "shoulder",
+    "wrist",
+    "plane",
+]
+
+
+def peak(code: str, *arguments: str) -> int:
+    """Bytes that a Python process with the worker's environment had at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
+    found = re.search(r"peak (\d+)", done.stdout)
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.fixture(scope="module")
+def idle() -> int:
+    return peak(IDLE)
+
+
+def words_of(folder: Path, case: tuple[str, ...]) -> list[str]:
+    """A case's words, with a file of rows about as long as it says."""
+    own = dict(word.split("=") for word in case if word.startswith(("rows=", "micro=")))
+    length, draw = int(own["rows"]), random.Random(own["rows"])
+
+    def text(count: int) -> str:
+        return " ".join(draw.choice(NOUNS) for _ in range(count))
+
+    rows = []
+    for number in range(40):
+        tokens = int(length * draw.uniform(0.85, 1))
+        question, answer = f"{number} {text(tokens // 3)}", text(tokens - tokens // 3 - 30)
+        rows.append({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
+    path = write_rows(folder / "rows.jsonl", rows)
+    given = [word for word in case if not word.startswith(("rows=", "micro="))]
+    data = ["data=jsonl", f"data.path={path}", "data.near_duplicate=1"]
+    return [*data, "trainer=fit", *SHORT, f"trainer.micro_batch_size={own['micro']}", *given]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_planned_within_a_tenth(tmp_path: Path, idle: int, case: tuple[str, ...]) -> None:
+    words = words_of(tmp_path, case)
+    run_here(tmp_path, "prepare", *words)
+    config = compose(tmp_path, "train", *words)
+    planned = plan(config, Machine(1 << 40, 1, None, "", "")).memory.peak
+    folder = runs.make_run_dir(tmp_path / "outputs", "run", datetime.now())
+    runs.write_text(folder / runs.CONFIG, to_yaml(config))
+    runs.write_json(folder / runs.STARTED, runs.started_record("train", "run", datetime.now()))
+    assert planned == pytest.approx(peak(WORK, str(folder)) - idle, rel=0.1)
