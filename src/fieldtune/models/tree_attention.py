@@ -106,7 +106,9 @@ def attend(
     if above is not None:
         key = torch.cat([above[0].to(key.dtype), key], dim=2)
         value = torch.cat([above[1].to(value.dtype), value], dim=2)
-    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale, enable_gqa=True)
+    # The memory-efficient kernel of GPUs takes a mask, but no groups of heads.
+    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
     return out.transpose(1, 2)
 
 
