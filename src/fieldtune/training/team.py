@@ -20,6 +20,7 @@ from fieldtune.models.tree_attention import Trunk
 from fieldtune.ranks import Rank
 from fieldtune.training.data_parallel import summed_over_replicas
 
+CLIP_EPSILON = 1e-6  # that torch adds to a norm before it divides by it
 BUCKET = 25_000_000  # numbers that are sent in one piece: 100 MB in fp32
 
 
@@ -49,8 +50,12 @@ class Team:
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
         """The norm of the whole gradient, which is then clipped to `limit`."""
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        size = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if not size + CLIP_EPSILON <= limit:  # torch's own would write all gradients once more, times 1
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return size
 
     def norm_after_step(self, norm: float) -> float:
         """The gradient's norm, for strategies that tell it after the step only."""
