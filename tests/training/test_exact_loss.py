@@ -89,6 +89,18 @@ def test_every_packing_equals_the_plain_loop(make: Make, packing: Packing, rows:
     assert_equal(found, wanted, 1e-5)
 
 
+@pytest.mark.parametrize("make", [tiny_gpt2, tied_llama])
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_a_micro_batch_that_shares_nothing_leaves_the_trunk_as_it_is(make: Make, micro: int) -> None:
+    """Rows that begin otherwise stand before, between and after those that have a trunk in common."""
+    rows = [*rows_alike(), *rows_of_lengths([11, 6, 14, 9], seed=5)]
+    assert pack_window(rows, micro, share=True)["trunk"] is not None
+    wanted_loss, wanted = plain_gradients(in_fp64(make), rows)
+    found_loss, found = our_gradients(in_fp64(make), rows, micro)
+    assert found_loss == pytest.approx(wanted_loss, rel=1e-12)
+    assert_equal(found, wanted, 1e-10)
+
+
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
 @pytest.mark.parametrize("micro", [2, 9])
 def test_mixed_precision_is_as_close_as_its_rounding(make: Make, micro: int) -> None:

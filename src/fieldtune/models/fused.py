@@ -170,6 +170,7 @@ class FusedAttention(LlamaAttention):
             dropout=self.attention_dropout if self.training else 0.0,
             layout=kwargs["layout"],
             trunk=kwargs.get("trunk"),
+            keep=kwargs.get("keep"),
         )
         return project(out.flatten(2), [self.o_proj])[0], None
 

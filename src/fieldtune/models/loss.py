@@ -41,24 +41,32 @@ class LanguageModelLoss(nn.Module):
         positions: Tensor | None = None,
         layout: Layout | None = None,
         trunk: Trunk | None = None,
+        keep: Trunk | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """A micro-batch (see `data.batches.MicroBatch`). trunk: filled by a window's trunk, read by its micro-batches.
+        """A micro-batch (see `data.batches.MicroBatch`). keep: filled by a window's trunk, which its micro-batches
+        then read as `trunk`.
 
         Returns the loss summed over the supervised tokens (nats, fp32) and their number.
         """
-        at_labels, head = self._hidden_at(ids, where, positions, layout, trunk)
+        at_labels, head = self._hidden_at(ids, where, positions, layout, trunk, keep)
         return summed_cross_entropy(at_labels, head, targets, counts), counts.sum()
 
     def token_losses(
         self, ids: Tensor, where: Tensor, targets: Tensor, positions: Tensor | None, layout: Layout | None, **_: Any
     ) -> Tensor:
         """The loss of each label [labels], without gradients."""
-        at_labels, head = self._hidden_at(ids, where, positions, layout, None)
+        at_labels, head = self._hidden_at(ids, where, positions, layout)
         parts = zip(torch.split(at_labels, POSITIONS_PER_CHUNK), torch.split(targets, POSITIONS_PER_CHUNK), strict=True)
         return torch.cat([_losses(part, head, labels) for part, labels in parts])
 
     def _hidden_at(
-        self, ids: Tensor, where: Tensor, positions: Tensor | None, layout: Layout | None, trunk: Trunk | None
+        self,
+        ids: Tensor,
+        where: Tensor,
+        positions: Tensor | None,
+        layout: Layout | None,
+        trunk: Trunk | None = None,
+        keep: Trunk | None = None,
     ) -> tuple[Tensor, nn.Module]:
         """The last hidden states at the labels [labels, width], and the head that makes logits of them."""
         inner = unwrapped(self.model)
@@ -68,6 +76,7 @@ class LanguageModelLoss(nn.Module):
             # transformers takes a mask of four dimensions as it is; without any it would make its own.
             mask = ids.new_empty(1, 1, 1, 0) if seen is None else seen
             packed = {"position_ids": positions, "attention_mask": mask, "layout": layout, "trunk": trunk}
+            packed["keep"] = keep
         body = getattr(inner, inner.base_model_prefix)
         hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
         return hidden.flatten(0, 1).index_select(0, where), inner.get_output_embeddings()

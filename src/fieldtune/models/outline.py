@@ -229,7 +229,7 @@ def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger:
     if of_trunk is not None:
         which[0] = "trunk "
         ledger.mark("trunk forward")
-        trunk_loss, _ = network(**of_trunk, trunk=trunk)
+        trunk_loss, _ = network(**of_trunk, keep=trunk)
         which[0] = ""
     for batch in batches:
         ledger.mark("forward")

@@ -218,9 +218,13 @@ def attention(
     dropout: float = 0.0,
     layout: Layout | None = None,
     trunk: Trunk | None = None,
+    keep: Trunk | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: a packed pass if `layout` is given, else its own `sdpa`."""
+    """transformers' attention interface: a packed pass if `layout` is given, else its own `sdpa`.
+
+    trunk: what this pass continues, where its layout says so. keep: what other passes will continue, to be filled.
+    """
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -231,11 +235,9 @@ def attention(
         return out, None
     if dropout:
         raise RuntimeError("attention with dropout cannot be packed exactly")
-    above = None
-    if trunk is not None:
-        above = trunk.leaves[module.layer_idx] if layout.trunk else None
-        if not layout.trunk:
-            trunk.keep(module.layer_idx, key, value)
+    above = trunk.leaves[module.layer_idx] if trunk is not None and layout.trunk else None
+    if keep is not None:
+        keep.keep(module.layer_idx, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     seen = attention_mask if attention_mask is not None and attention_mask.numel() else None
     return attend(query, key, value, layout, scale, above, seen), None

@@ -39,7 +39,7 @@ class Team:
         """The micro-batches that one forward pass of the team takes together."""
         return [[batch] for batch in micro_batches]
 
-    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk) -> Tensor:
+    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk | None) -> Tensor:
         """The summed loss of a group (nats)."""
         (batch,) = group
         loss_sum: Tensor = network(**batch, trunk=trunk)[0]
@@ -110,7 +110,7 @@ class ReplicaTeam(Team):
         size = len(self.devices)
         return [micro_batches[first : first + size] for first in range(0, len(micro_batches), size)]
 
-    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk) -> Tensor:
+    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk | None) -> Tensor:
         return summed_over_replicas(network, group, self.devices)
 
 
@@ -226,7 +226,7 @@ class DeepSpeedTeam(ShardTeam):
 
     engine: Callable[[], Any]  # gives the engine, once the strategy has made it
 
-    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk) -> Tensor:
+    def loss_sum(self, network: nn.Module, group: Sequence[MicroBatch], trunk: Trunk | None) -> Tensor:
         # DeepSpeed does this where its engine is called, for us once a step; without it stage 3 would keep the gradient
         # of the last micro-batch only.
         self.engine().optimizer.clear_backward_seen_flag()

@@ -22,14 +22,15 @@ def backward_window(
     team = team or Team()
     share = team.gradient_factor / window["supervised"]
     total = torch.zeros((), dtype=torch.float64)
-    trunk, of_trunk = Trunk(), None
+    trunk, of_trunk = None, None
     if window["trunk"] is not None:
-        of_trunk, _ = network(**window["trunk"], trunk=trunk)
+        trunk = Trunk()
+        of_trunk, _ = network(**window["trunk"], keep=trunk)
         total += of_trunk.detach().double().cpu()
     for group in team.groups(window["micro_batches"]):
         loss_sum = team.loss_sum(network, group, trunk)
         backward(loss_sum * share)
         total += loss_sum.detach().double().cpu()
-    if of_trunk is not None:
+    if trunk is not None and of_trunk is not None:
         backward(trunk.graft(of_trunk) * share)
     return total
