@@ -1,4 +1,4 @@
-"""Attention over a tree: blocks merged by their log-sum-exp are the softmax under the tree's mask."""
+"""Attention over a tree: segments, block by block, are the softmax under the tree's mask."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tests.models.tiny import rows_alike, tied_llama, tiny_gpt2
 LAYOUT = Layout(
     causal=((0, 10), (10, 15), (15, 40), (40, 55)),
     full=((10, 55, 0, 10), (15, 40, 10, 15)),
-    trunk=((0, 30, 0, 20), (30, 55, 0, 12)),
+    trunk=((0, 40, 0, 20), (40, 55, 0, 12)),
 )
 
 
 @pytest.mark.parametrize("groups", [3, 9])
-def test_blocks_equal_a_mask(groups: int) -> None:
+@pytest.mark.parametrize("block", [4, 128])
+def test_blocks_equal_a_mask(groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_attention, "BLOCK", block)
     torch.manual_seed(0)
 
     def made(heads: int, tokens: int) -> Tensor:

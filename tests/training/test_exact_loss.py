@@ -14,7 +14,7 @@ from fieldtune.data.encode import Encoded
 from fieldtune.data.packing import pack_window
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.data.trie import fewest_tokens
-from fieldtune.models import loss as loss_module
+from fieldtune.models import cross_entropy
 from fieldtune.models.fused import FusedRMSNorm
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.scoring import mean_loss, row_losses
@@ -149,7 +149,7 @@ def test_logits_in_a_pack_are_those_alone(make: Make) -> None:
 def test_chunked_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of_lengths(LENGTHS)
     whole_loss, whole = our_gradients(tiny_gpt2().double(), rows, 7)
-    monkeypatch.setattr(loss_module, "POSITIONS_PER_CHUNK", 5)
+    monkeypatch.setattr(cross_entropy, "POSITIONS_PER_CHUNK", 5)
     chunked_loss, chunked = our_gradients(tiny_gpt2().double(), rows, 7)
     assert chunked_loss == pytest.approx(whole_loss, rel=1e-12)
     for name, gradient in whole.items():

@@ -24,7 +24,7 @@ from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
 from fieldtune.models.ledger import Ledger, counting
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
-from fieldtune.models.tree_attention import Layout, Trunk
+from fieldtune.models.tree_attention import Trunk
 
 FEW = (2, 3)  # layers of the traced models
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -189,18 +189,9 @@ def _faked(mode: FakeTensorMode, batch: MicroBatch | None) -> Any:
         return None
     faked = {key: mode.from_tensor(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
     layout = batch["layout"]
-    if layout is not None:  # blocks of attention are done one after the other: the largest decides
-        faked["layout"] = Layout(
-            tuple(sorted(layout.causal, key=lambda block: block[0] - block[1])[:1]),
-            tuple(sorted(layout.full, key=_first_larger)[:1]),
-            tuple(sorted(layout.trunk, key=_first_larger)[:1]),
-        )
+    if layout is not None:  # segments are done one after the other: the one with most keys decides
+        faked["layout"] = layout.longest()
     return faked
-
-
-def _first_larger(block: tuple[int, int, int, int]) -> int:
-    a, b, c, d = block
-    return (a - b) * (d - c)
 
 
 def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger: Ledger) -> None:

@@ -1,0 +1,109 @@
+"""Cross-entropy of hidden states at labels, a chunk of positions at a time: the logits of all are never held.
+
+Where the output head is a plain linear layer, each chunk's gradients are computed in the forward pass, while its
+probabilities are there, so that no logits are computed twice (the idea of Liger Kernel's fused linear cross-entropy,
+arXiv 2410.10989). Other heads get their logits again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+POSITIONS_PER_CHUNK = 512  # logits held at a time: 512 x vocabulary; more measures no faster
+
+
+class Head:
+    """What makes logits of the last hidden states, as the model itself does.
+
+    cap: a number c for logits c * tanh(x / c), as Gemma 2 has it, or None.
+    """
+
+    def __init__(self, model: Any, *, fused: bool) -> None:
+        """model: one of transformers. fused: a plain linear head may be taken apart."""
+        self.layer: nn.Module = model.get_output_embeddings()
+        self.cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        plain = type(self.layer) is nn.Linear and self.layer.bias is None and self.cap is None
+        self.plain = fused and plain
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits [positions, vocabulary] of hidden states [positions, width], at least fp32."""
+        logits: Tensor = self.layer(hidden)
+        # Reduced precision is for the matrix product; a sum over a vocabulary is not.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def summed_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, counts: Tensor) -> Tensor:
+    """Sum of -count * log p(target), at least fp32. hidden [labels, width], targets [labels], counts [labels]."""
+    if len(targets) == 0:
+        return hidden.sum() * 0.0
+    if not torch.is_grad_enabled():
+        return (losses(hidden, head, targets) * counts).sum()
+    if head.plain:
+        return _Fused.apply(hidden, head.layer.weight, targets, counts)  # type: ignore[no-any-return, no-untyped-call]
+    chunks = _chunks(hidden, targets, counts)
+    sums = [checkpoint(_chunk_loss, part, head, *labels, use_reentrant=False) for part, *labels in chunks]
+    return torch.stack(sums).sum()
+
+
+def losses(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """-log p(target) of each label [labels], without gradients."""
+    with torch.no_grad():
+        parts = _chunks(hidden, targets)
+        return torch.cat([functional.cross_entropy(head(part), labels, reduction="none") for part, labels in parts])
+
+
+def _chunk_loss(hidden: Tensor, head: Head, targets: Tensor, counts: Tensor) -> Tensor:
+    return (functional.cross_entropy(head(hidden), targets, reduction="none") * counts).sum()
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(tensor, POSITIONS_PER_CHUNK) for tensor in tensors), strict=True)
+
+
+class _Fused(torch.autograd.Function):
+    """The loss over logits = hidden @ weight.T, whose gradients are ready before anyone asks for them."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        device = hidden.device.type
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        dtype = hidden.dtype if half is None or hidden.dtype is torch.float64 else half
+        by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        with torch.autocast(device, enabled=False):
+            start, table = 0, weight.to(dtype)
+            total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
+            for part, labels, times in _chunks(hidden, targets, counts):
+                loss, by_logits = _probed(part.to(dtype), table, labels, times)
+                total += loss
+                if by_hidden is not None:
+                    torch.mul(by_logits @ table, times[:, None], out=by_hidden[start : start + len(part)])
+                if by_weight is not None:
+                    by_weight += by_logits.t() @ (part * times[:, None]).to(dtype)
+                start += len(part)
+        ctx.ready = by_hidden, by_weight
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ready, ctx.ready = ctx.ready, ()  # scaled in place, so they serve once
+        by_hidden, by_weight = (None if by is None else by.mul_(gradient) for by in ready)
+        return by_hidden, by_weight, None, None
+
+
+def _probed(hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """A chunk's loss, and its gradient with respect to the logits where each label counts once."""
+    logits = hidden @ table.t()
+    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    at = targets[:, None]
+    loss = -(log_p.gather(1, at)[:, 0] * counts).sum()
+    by_logits = log_p.exp_()
+    by_logits.scatter_add_(1, at, by_logits.new_full((1, 1), -1.0).expand_as(at))
+    return loss, by_logits.to(hidden.dtype)
