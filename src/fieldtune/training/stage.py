@@ -41,15 +41,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     check_precision(unwrapped(model).config.model_type, config.hardware.precision)
     encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
-    schedule = Schedule(
-        rows=len(rows.encoded),
-        micro_batch_size=config.trainer.micro_batch_size,
-        accumulation=config.trainer.accumulation,
-        seed=config.seed,
-        max_epochs=config.trainer.max_epochs,
-        max_steps=config.trainer.max_steps,
-        replicas=replicas(config.hardware, team),
-    )
+    schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))
     if config.trainer.warmup_steps >= schedule.total_steps:
         raise UserError(
             f"trainer.warmup_steps={config.trainer.warmup_steps} leaves no step of {schedule.total_steps}; give fewer"
