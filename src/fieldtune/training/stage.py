@@ -33,7 +33,8 @@ log = logging.getLogger("fieldtune")
 
 def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     """Train; returns the facts for the run's manifest."""
-    dataset = _verified(config)
+    dataset = datasets.prepared(config)
+    dataset.verify()
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     team = make_team(config.hardware)
     use_threads(config.hardware)
@@ -120,14 +121,6 @@ def _whole_model(config: Config, module: FineTuning, run_dir: Path) -> tuple[Any
     module = FineTuning(LanguageModelLoss(model), config.trainer, config.hardware.precision, 0)
     module.network.load_state_dict(trained, strict=False)
     return model, module
-
-
-def _verified(config: Config) -> Dataset:
-    dataset = datasets.find(config)
-    if dataset is None:
-        raise UserError("the data set of this configuration is not prepared; run prepare.py with the same words first")
-    dataset.verify()
-    return dataset
 
 
 def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Rows]:
