@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,8 +131,7 @@ def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Row
 
 def use_threads(hardware: HardwareConfig) -> None:
     """CPU threads of this process: those asked for, else one a core that it may run on, shared with its neighbors."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(hardware.threads or max(1, allowed // ranks.this_rank().local_world_size))
+    torch.set_num_threads(hardware.threads or max(1, ranks.cores() // ranks.this_rank().local_world_size))
 
 
 def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:
