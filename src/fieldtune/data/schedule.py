@@ -115,8 +115,9 @@ class Windows:
             window = pad_window(mine, size, self.pad_id)
         else:
             window = pack_window(mine, size, share=self.packing is Packing.shared_prefix, trunk=self.trunk)
-        window["supervised"] = sum(row.supervised for row in rows)
-        window["tokens"] = sum(len(row.ids) for row in rows)
+        if self.world_size > 1:
+            window["supervised"] = sum(row.supervised for row in rows)
+            window["tokens"] = sum(len(row.ids) for row in rows)
         return window
 
     def state_dict(self) -> dict[str, int]:
