@@ -13,9 +13,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from fieldtune import tasks
-from fieldtune.config import Config, load
+from fieldtune.config import Config
 from fieldtune.errors import ConfigError
 from fieldtune.keys import allowed, nearest, unknown_key
+from fieldtune.loading import load
 from fieldtune.resources import resource
 
 

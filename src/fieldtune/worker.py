@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune import ranks, runs, stopping, tracking
-from fieldtune.config import Accelerator, Config, load
+from fieldtune.config import Accelerator, Config
 from fieldtune.errors import REFUSALS, UserError
+from fieldtune.loading import load
 
 log = logging.getLogger("fieldtune")
 
