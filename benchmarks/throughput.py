@@ -28,6 +28,7 @@ from throughput_parts.measure import CONTENDERS, Measured, Options, first_round,
 from throughput_parts.workloads import CASES, WORKLOADS, Case
 
 from fieldtune.errors import UserError
+from fieldtune.ranks import cores
 from fieldtune.runs import write_json
 
 MINUTES = 46  # nothing is measured again after so many, so that everything ends within 50
@@ -75,7 +76,7 @@ def _report(measured: list[Measured], options: Options, started: float, json_fil
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "minutes": (time.monotonic() - started) / 60,
         "machine": machine.described(),
-        "threads": options.threads or machine.cores(),
+        "threads": options.threads or cores(),
         "matrix_rate": rate,
         "instruction_rows": "generated" if options.instruction_file is None else options.instruction_file.name,
         "workloads": {each.case.name: figures(each, rate) for each in measured},

@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
-
-from fieldtune.composition import conf_dir, explained, register_schemas
-from fieldtune.config import Config, load
+from fieldtune.composition import composed
+from fieldtune.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,9 +49,7 @@ def write_rows(path: Path, count: int = 20, first: int = 0) -> Path:
 
 def compose(stage: str, *words: str, conf: Path | None = None) -> Config:
     """The configuration of a command line, as the scripts compose and load it."""
-    register_schemas()
-    with explained(stage), hydra.initialize_config_dir(str(conf or conf_dir()), version_base="1.3"):
-        return load(hydra.compose(stage, overrides=list(words)))
+    return composed(stage, list(words), conf)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ def _setting(job: Job) -> tuple[Setting, int]:
     import peft  # noqa: F401  like above
     from omegaconf import OmegaConf
 
-    from fieldtune.config import load
+    from fieldtune.loading import load
     from fieldtune.models.run_model import start_model
     from fieldtune.training.stage import use_threads
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from fieldtune.ranks import cores
 
 # Products (rows, inner, columns) whose best rate stands for the machine: a layer of the small models, and a large one.
 SHAPES = ((512, 576, 1536), (2048, 576, 1536), (1024, 768, 3072), (2048, 2048, 2048))
@@ -25,31 +26,9 @@ def memory(name: str, pid: int | str = "self") -> int:
 
 def matrix_rate() -> dict[str, float]:
     """fp32 matrix products of this machine: floating-point operations a second by shape, the best of three tries."""
-    import torch
+    from fieldtune.models.matrix_rate import rates
 
-    rates = {}
-    for rows, inner, columns in SHAPES:
-        left, right = torch.randn(rows, inner), torch.randn(inner, columns)
-        out = torch.empty(rows, columns)
-        tries = [_products_a_second(left, right, out) for _ in range(3)]
-        rates[f"{rows}x{inner}x{columns}"] = max(tries) * 2.0 * rows * inner * columns
-    return rates
-
-
-def _products_a_second(left: Any, right: Any, out: Any) -> float:
-    import torch
-
-    torch.mm(left, right, out=out)
-    done, since = 0, time.perf_counter()
-    while time.perf_counter() - since < SECONDS:
-        torch.mm(left, right, out=out)
-        done += 1
-    return done / (time.perf_counter() - since)
-
-
-def cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"x".join(map(str, shape)): max(rates(*shape, SECONDS, tries=3)) for shape in SHAPES}
 
 
 def described() -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from fieldtune.config import Accelerator
 from fieldtune.data.batches import Window
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.training.module import FineTuning
-from fieldtune.training.strategies import PRECISIONS
+from fieldtune.training.state_files import StateFiles
+from fieldtune.training.strategies import make_trainer
 
 from .job import Setting, Timings
 
@@ -66,17 +66,7 @@ def fieldtune(setting: Setting) -> Timings:
     network = LanguageModelLoss(setting.model)
     module = FineTuning(network, settings, config.hardware.precision, data.schedule.total_steps)
     clock = Clock(windows(setting, [setting.warm_up], 1, 1).build(0))
-    trainer = pl.Trainer(
-        accelerator="gpu" if config.hardware.accelerator is Accelerator.gpu else "cpu",
-        devices=1,
-        precision=PRECISIONS[config.hardware.precision],
-        max_epochs=1,
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(config, module.team, clock, StateFiles())
     module.train()
     trainer.fit(module, data)
     return clock.timings

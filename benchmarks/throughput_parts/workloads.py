@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import hydra
 import numpy as np
 
 from fieldtune import tasks
-from fieldtune.composition import conf_dir, explained, register_schemas
-from fieldtune.config import Config, TemplateKind, load
+from fieldtune.composition import composed
+from fieldtune.config import Config, TemplateKind
 from fieldtune.data.encode import ALPACA_HEADER, Encoded, Encoder
 from fieldtune.data.load import encode_examples
 from fieldtune.errors import UserError
@@ -54,8 +53,7 @@ CASES = (
 
 def compose(case: Case, threads: int | None, *words: str) -> Config:
     """A case's configuration: everything at its default but what the comparison fixes for all contenders."""
-    register_schemas()
-    words = (
+    shared = (
         "data=golf",
         f"model={case.model}",
         *(("model.weights=random",) if case.model == "gpt2_124m" else ()),
@@ -64,10 +62,8 @@ def compose(case: Case, threads: int | None, *words: str) -> Config:
         "trainer.weight_decay=0",  # the trainers spare biases and norms, so that any other value would not be one
         f"hardware.threads={'null' if threads is None else threads}",
         "tracking=off",
-        *words,
     )
-    with explained("train"), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return load(hydra.compose("train", overrides=list(words)))
+    return composed("train", [*shared, *words])
 
 
 def encoded(case: Case, config: Config, instruction_file: Path | None) -> list[Encoded]:

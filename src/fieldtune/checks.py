@@ -236,8 +236,10 @@ def _started_from_outside(config: Config, devices: int) -> Iterator[str]:
 
 
 def _train(config: Config) -> Iterator[str]:
-    if datasets.find(config) is None:
-        yield "the data set of this configuration is not prepared; run prepare.py with the same words first"
+    try:
+        datasets.prepared(config)
+    except UserError as error:
+        yield str(error)
     kind, _, rest = config.model.weights.partition(":")
     if kind == "run":
         try:

@@ -13,9 +13,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from fieldtune import tasks
-from fieldtune.config import Config, load
+from fieldtune.config import Config
 from fieldtune.errors import ConfigError
 from fieldtune.keys import allowed, nearest, unknown_key
+from fieldtune.loading import load
 from fieldtune.resources import resource
 
 
@@ -32,10 +33,13 @@ def register_schemas() -> None:
         store.store(group="schema/data", name=task, node=tasks.data_schema(task))
 
 
-def composed(stage: str, overrides: list[str]) -> Config:
-    """The configuration that a stage's script would compose of these words; `ConfigError` if they are wrong."""
+def composed(stage: str, overrides: list[str], conf: Path | None = None) -> Config:
+    """The configuration that a stage's script would compose of these words; `ConfigError` if they are wrong.
+
+    conf: a folder of YAML files in place of `conf_dir`.
+    """
     register_schemas()
-    with explained(stage), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with explained(stage), initialize_config_dir(str(conf or conf_dir()), version_base="1.3"):
         return load(compose(stage, overrides=overrides))
 
 

@@ -62,6 +62,14 @@ def find(config: Config) -> Dataset | None:
     return open_dataset(task_folder(config) / str(read_json(pointer)["fingerprint"]))
 
 
+def prepared(config: Config) -> Dataset:
+    """The data set that this configuration made; `UserError` without one. Its files are not looked at."""
+    dataset = find(config)
+    if dataset is None:
+        raise UserError("the data set of this configuration is not prepared; run prepare.py with the same words first")
+    return dataset
+
+
 def of_run(config: Config, run: Run) -> Dataset:
     """The data set that a finished run was trained on; `UserError` if it is not there any more."""
     folder = task_folder(config) / str(run.manifest()["data"]["fingerprint"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fieldtune.config import Config, load, to_mapping
+from fieldtune.config import Config, to_mapping
 from fieldtune.errors import ConfigError, UserError
+from fieldtune.loading import load
 from fieldtune.runs import Run, find_run, list_runs
 
 FROM_RUN = ("data", "model", "adapter", "trainer")

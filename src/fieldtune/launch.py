@@ -50,8 +50,8 @@ def _compose_and_start(stage: str, statuses: list[int]) -> None:
     from hydra.types import RunMode
 
     from fieldtune import composition
-    from fieldtune.config import load
     from fieldtune.errors import UserError
+    from fieldtune.loading import load
 
     composition.register_schemas()
 
@@ -125,8 +125,8 @@ def _open_folder(stage: str, config: Config) -> Path | None:
 def _latest(stage: str, config: Config) -> Path:
     """The newest unfinished run of this name and configuration; `UserError` if there is none, with what comes near."""
     from fieldtune import runs
-    from fieldtune.config import load
     from fieldtune.errors import UserError
+    from fieldtune.loading import load
 
     named = [run for run in runs.list_runs(Path(config.output_dir)) if (run.stage, run.name) == (stage, config.name)]
     near = ""
@@ -145,8 +145,8 @@ def _latest(stage: str, config: Config) -> Path:
 def _reopen(stage: str, folder: Path, config: Config, *, shared: bool = False) -> Path | None:
     """A run folder that is there, if it can go on. shared: another process of the same run may hold it by now."""
     from fieldtune import runs
-    from fieldtune.config import load
     from fieldtune.errors import ConfigError, UserError
+    from fieldtune.loading import load
 
     run = runs.open_run(folder)
     if run.stage != stage:

@@ -121,6 +121,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def cores() -> int:
+    """CPU cores of this machine that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA driver is there."""
     return any(Path(path).exists() for path in ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvidia0"))

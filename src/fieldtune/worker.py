@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune import ranks, runs, stopping, tracking
-from fieldtune.config import Accelerator, Config, load
-from fieldtune.errors import UserError
+from fieldtune.config import Accelerator, Config
+from fieldtune.errors import REFUSALS, UserError
+from fieldtune.loading import load
 
 log = logging.getLogger("fieldtune")
-
-# What the disk or the system refuses: a fault of neither the input nor the program.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 NEIGHBOR_SECONDS = 1.0  # that a rank waits with a fault which may be another rank's
 

@@ -15,8 +15,9 @@ import yaml
 
 from fieldtune import tasks
 from fieldtune.composition import conf_dir
-from fieldtune.config import Config, MixturePart, data_key, load, to_mapping, to_yaml
+from fieldtune.config import Config, MixturePart, data_key, to_mapping, to_yaml
 from fieldtune.errors import ConfigError
+from fieldtune.loading import load
 from fieldtune.resources import resource
 from tests.commands import compose
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from fieldtune.config import TemplateKind, load
+from fieldtune.config import TemplateKind
 from fieldtune.data.encode import Encoder
+from fieldtune.loading import load
 from fieldtune.models.tokenizer import Gpt2Tokenizer
 from fieldtune.records import read_examples
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ from fieldtune.errors import UserError
 from fieldtune.models.run_model import start_model
 from fieldtune.models.tokenizer import Gpt2Tokenizer
 
+from ..malicious import Malicious
 from ..models.servers import Served, serve_hub
 from ..models.test_gpt2_openai import tf_variables
 from ..models.test_tf_bundle import write_bundle
@@ -148,16 +148,6 @@ def test_weights_of_another_depth_are_not_filled_up(folder: Path, tmp_path: Path
     (folder / "config.json").write_text(json.dumps({**settings, "n_layer": 3}))
     line = refusal(tmp_path, f"folder:{folder}", "model.layers=3")
     assert "do not fit the architecture (missing keys: transformer.h.2." in line
-
-
-class Malicious:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 def test_a_pickle_is_never_run(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from fieldtune import runs
 from fieldtune.training.attempts import Attempts
 
+from ..malicious import Malicious
 from ..stages import told
 from . import kills
 
@@ -196,16 +197,6 @@ def test_attempts_survive_a_torn_line(tmp_path: Path) -> None:
 
 
 # --- files of others --------------------------------------------------------------------------------------------
-
-
-class Malicious:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(cut: Path, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def loss_without_deepspeed(run: runs.Run) -> float:
         "import sys; sys.modules['deepspeed'] = None\n"
         "from pathlib import Path\n"
         "from fieldtune import runs\n"
-        "from fieldtune.config import load\n"
+        "from fieldtune.loading import load\n"
         "from tests.training.test_stage import val_loss\n"
         "from transformers import GPT2LMHeadModel\n"
         f"run = runs.open_run(Path({str(run.folder)!r}))\n"

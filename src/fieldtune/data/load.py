@@ -27,11 +27,6 @@ class Rows:
     encoded: list[Encoded]
     left_out: list[tuple[str, str]]
 
-    @property
-    def supervised(self) -> int:
-        """Tokens that the loss counts, over all rows."""
-        return sum(row.supervised for row in self.encoded)
-
 
 def encode_examples(
     examples: Iterable[Example], encoder: Encoder, context_length: int, *, train_on_prompt: bool = False

@@ -8,7 +8,7 @@ computes each distinct prefix once, and holds the activations of the trunk and o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from fieldtune.data.batches import MicroBatch, Window
 from fieldtune.data.encode import Encoded
-from fieldtune.data.trie import FEWEST_TOKENS_SAVED, Segment, segments, trie_order
+from fieldtune.data.trie import FEWEST_TOKENS_SAVED, Ids, Segment, segments, trie_order
 from fieldtune.models.tree_attention import Layout
 
 Span = tuple[int, int, int, int]
@@ -27,13 +27,13 @@ Span = tuple[int, int, int, int]
 class _Pass:
     """One forward pass while it is laid out; ranges as in `Layout`."""
 
-    ids: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    ids: list[Ids] = field(default_factory=list)
     positions: list[npt.NDArray[np.int64]] = field(default_factory=list)
     causal: list[tuple[int, int]] = field(default_factory=list)
     full: list[Span] = field(default_factory=list)
     trunk: list[Span] = field(default_factory=list)
     where: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    targets: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    targets: list[Ids] = field(default_factory=list)
     tokens: int = 0
 
     def batch(self, *, merged: bool = True) -> MicroBatch:
@@ -67,10 +67,7 @@ def pack_window(
 
     share: common beginnings are computed once; trunk: also those of rows in different micro-batches.
     """
-    # What comes after the last token with a label, that label included, decides nothing.
-    needed = [row.ids[: row.inputs] for row in rows]
-    order = trie_order(needed)
-    ids, rows = [needed[index] for index in order], [rows[index] for index in order]
+    _, rows, ids = _in_order(rows)
     cuts = range(0, len(rows), micro_batch_size)
     if not share:
         tree = _apart(ids)
@@ -83,14 +80,12 @@ def pack_window(
             for s in segments(ids[first : first + micro_batch_size], fewest)
         ]
     stem, packs = _Pass(), [_Pass() for _ in cuts]
-    placed: list[Placed] = []
-    for segment in tree:
+
+    def home(segment: Segment) -> _Pass:
         number = segment.first // micro_batch_size
-        here = packs[number] if number == (segment.last - 1) // micro_batch_size else stem
-        placed.append((here, here.tokens, segment))
-        _append(here, segment, ids[segment.first])
-    _attend_to_prefixes(placed)
-    _label(placed, rows)
+        return packs[number] if number == (segment.last - 1) // micro_batch_size else stem
+
+    _lay_out(tree, home, rows, ids)
     return {
         "trunk": stem.batch() if stem.tokens else None,
         "micro_batches": [one.batch() for one in packs if one.tokens],
@@ -102,25 +97,41 @@ def pack_window(
 
 def pack_for_scoring(rows: Sequence[Encoded], *, share: bool = True) -> tuple[MicroBatch, npt.NDArray[np.int64]]:
     """The rows in one pack, and the row that each label belongs to [labels]."""
+    order, rows, ids = _in_order(rows)
+    one = _Pass()
+    tree = segments(ids) if share else _apart(ids)
+    owners = _lay_out(tree, lambda segment: one, rows, ids)
+    return one.batch(merged=False), np.asarray(order)[owners]
+
+
+def _in_order(rows: Sequence[Encoded]) -> tuple[list[int], list[Encoded], list[Ids]]:
+    """In trie order: the rows' numbers, the rows, and the tokens of each that a pass needs.
+
+    What comes after the last token with a label, that label included, decides nothing.
+    """
     needed = [row.ids[: row.inputs] for row in rows]
     order = trie_order(needed)
-    ids, ordered = [needed[index] for index in order], [rows[index] for index in order]
-    one = _Pass()
-    placed: list[Placed] = []
-    for segment in segments(ids) if share else _apart(ids):
-        placed.append((one, one.tokens, segment))
-        _append(one, segment, ids[segment.first])
-    _attend_to_prefixes(placed)
-    owners = np.asarray(order)[_label(placed, ordered)]
-    batch = one.batch(merged=False)
-    return batch, owners
+    return order, [rows[index] for index in order], [needed[index] for index in order]
 
 
-def _apart(ids: Sequence[npt.NDArray[np.int32]]) -> list[Segment]:
+def _apart(ids: Sequence[Ids]) -> list[Segment]:
     return [Segment(number, number + 1, 0, len(row)) for number, row in enumerate(ids)]
 
 
-def _append(to: _Pass, segment: Segment, ids: npt.NDArray[np.int32]) -> None:
+def _lay_out(
+    tree: Sequence[Segment], home: Callable[[Segment], _Pass], rows: Sequence[Encoded], ids: Sequence[Ids]
+) -> npt.NDArray[np.int64]:
+    """Put each segment of the rows, which are in trie order, into its pass; returns the row of each label."""
+    placed: list[Placed] = []
+    for segment in tree:
+        here = home(segment)
+        placed.append((here, here.tokens, segment))
+        _append(here, segment, ids[segment.first])
+    _attend_to_prefixes(placed)
+    return _label(placed, rows)
+
+
+def _append(to: _Pass, segment: Segment, ids: Ids) -> None:
     to.ids.append(ids[segment.start : segment.end])
     to.positions.append(np.arange(segment.start, segment.end))
     to.causal.append((to.tokens, to.tokens + segment.length))

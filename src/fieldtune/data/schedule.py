@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from fieldtune.config import Packing
+from fieldtune.config import Config, Packing
 from fieldtune.data.batches import Window, pad_window
 from fieldtune.data.encode import Encoded
 from fieldtune.data.packing import pack_window
@@ -27,6 +27,20 @@ class Schedule:
     max_epochs: int
     max_steps: int | None  # optimizer steps
     replicas: int = 1  # copies of the model that each take a micro-batch at a time, over all processes
+
+    @classmethod
+    def of(cls, config: Config, rows: int, replicas: int) -> Self:
+        """The steps that a configuration asks for with so many rows."""
+        trainer = config.trainer
+        return cls(
+            rows=rows,
+            micro_batch_size=trainer.micro_batch_size,
+            accumulation=trainer.accumulation,
+            seed=config.seed,
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            replicas=replicas,
+        )
 
     @property
     def step_rows(self) -> int:
@@ -101,8 +115,9 @@ class Windows:
             window = pad_window(mine, size, self.pad_id)
         else:
             window = pack_window(mine, size, share=self.packing is Packing.shared_prefix, trunk=self.trunk)
-        window["supervised"] = sum(row.supervised for row in rows)
-        window["tokens"] = sum(len(row.ids) for row in rows)
+        if self.world_size > 1:
+            window["supervised"] = sum(row.supervised for row in rows)
+            window["tokens"] = sum(len(row.ids) for row in rows)
         return window
 
     def state_dict(self) -> dict[str, int]:

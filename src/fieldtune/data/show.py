@@ -76,9 +76,7 @@ def view(config: Config, split: str, count: int, identity: str) -> View:
     """
     if split not in SPLITS:
         raise UserError(f"split={split} is not a split; allowed: {', '.join(SPLITS)}")
-    dataset = datasets.find(config)
-    if dataset is None:
-        raise UserError("the data set of this configuration is not prepared; run prepare.py with the same words first")
+    dataset = datasets.prepared(config)
     dataset.verify()
     wanted = _find(dataset, split, identity) if identity else None
     encoder = load_encoder(config)

@@ -11,15 +11,14 @@ import base64
 import binascii
 import errno
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldtune.errors import UserError
+from fieldtune.models.download_part import Facts, Part
 from fieldtune.runs import write_text
 
 if TYPE_CHECKING:
@@ -45,61 +44,6 @@ class _Cut(Exception):
 
 class _Corrupt(Exception):
     """All bytes came, and they are not the file."""
-
-
-@dataclass
-class _Facts:
-    """What the server said of the bytes in the part; stored beside it, so that a later run can resume."""
-
-    url: str
-    total: int | None = None
-    validator: str | None = None
-    md5: str | None = None
-
-
-class _Part:
-    """The bytes received so far and what is known of them."""
-
-    def __init__(self, target: Path) -> None:
-        self.path = target.with_name(target.name + ".part")
-        self._facts_path = target.with_name(target.name + ".part.json")
-        self.facts = self._load()
-        self.joined = self.facts is not None  # holds bytes of more than one response
-
-    def _load(self) -> _Facts | None:
-        try:
-            facts = _Facts(**json.loads(self._facts_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            facts = None
-        if facts is None or not self.path.exists() or (facts.total is not None and self.size > facts.total):
-            self.discard()  # bytes of which nothing is known cannot be continued
-            return None
-        return facts
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def remember(self, facts: _Facts) -> None:
-        self.facts = facts
-        write_text(self._facts_path, json.dumps(asdict(facts)))
-
-    def discard(self) -> None:
-        self.facts, self.joined = None, False
-        self._facts_path.unlink(missing_ok=True)
-        if self.size:
-            self.path.unlink()
-
-    def resume_headers(self, url: str) -> dict[str, str]:
-        """Headers that ask ``url`` for the rest; empty when the part has to be begun anew."""
-        if self.facts is None or not self.size or self.facts.total is None:
-            return {}
-        headers = {"Range": f"bytes={self.size}-"}
-        if url == self.facts.url:
-            if self.facts.validator is None:
-                return {}  # the server gives no means to tell whether the file is still the same
-            headers["If-Range"] = self.facts.validator
-        return headers
 
 
 def _digests(path: Path) -> tuple[str, str]:
@@ -149,7 +93,7 @@ def _validator_of(response: httpx.Response) -> str | None:
     return changed
 
 
-def _accept(response: httpx.Response, part: _Part, url: str) -> bool:
+def _accept(response: httpx.Response, part: Part, url: str) -> bool:
     """Fit the part to the response's beginning; False when it does not continue the part (which is then
     dropped).
     """
@@ -164,7 +108,7 @@ def _accept(response: httpx.Response, part: _Part, url: str) -> bool:
             return False
         part.joined = True
         remembered_md5 = part.facts.md5 if part.facts else None
-        part.remember(_Facts(url, known, _validator_of(response), _md5_of(response) or remembered_md5))
+        part.remember(Facts(url, known, _validator_of(response), _md5_of(response) or remembered_md5))
         return True
     if status == 416:
         part.discard()
@@ -175,11 +119,11 @@ def _accept(response: httpx.Response, part: _Part, url: str) -> bool:
     part.discard()
     length = response.headers.get("Content-Length")
     total = int(length) if length and length.isdigit() else None
-    part.remember(_Facts(url, total, _validator_of(response), _md5_of(response)))
+    part.remember(Facts(url, total, _validator_of(response), _md5_of(response)))
     return True
 
 
-def _receive(client: httpx.Client, url: str, part: _Part, progress: Progress | None) -> None:
+def _receive(client: httpx.Client, url: str, part: Part, progress: Progress | None) -> None:
     """One request for what is missing. Raises _Cut or _Unavailable."""
     import httpx
 
@@ -214,7 +158,7 @@ def _text(error: Exception) -> str:
 
 
 def _receive_all(
-    client: httpx.Client, url: str, part: _Part, progress: Progress | None, *, retries: int, last: bool
+    client: httpx.Client, url: str, part: Part, progress: Progress | None, *, retries: int, last: bool
 ) -> None:
     """Ask ``url`` until the part is complete; ``retries`` further requests while none brings the part
     further.
@@ -235,7 +179,7 @@ def _receive_all(
             time.sleep(min(8.0, 0.25 * 2 ** (retries - left - 1)))
 
 
-def _check(part: _Part, sha256: str | None) -> str:
+def _check(part: Part, sha256: str | None) -> str:
     """Compare the complete part's sums; its SHA-256. A part that does not match is deleted."""
     actual_sha256, actual_md5 = _digests(part.path)
     md5 = part.facts.md5 if part.facts else None
@@ -249,7 +193,7 @@ def _check(part: _Part, sha256: str | None) -> str:
 def _from_url(
     client: httpx.Client,
     url: str,
-    part: _Part,
+    part: Part,
     sha256: str | None,
     progress: Progress | None,
     *,
@@ -308,7 +252,7 @@ def fetch(
         with lock, httpx.Client(timeout=limits, follow_redirects=True) as client:
             if _is_intact(target, sha256):
                 return target  # another process fetched it meanwhile
-            part, reasons = _Part(target), []
+            part, reasons = Part(target), []
             for number, url in enumerate(urls, start=1):
                 try:
                     last = number == len(urls)

@@ -12,16 +12,21 @@ SECONDS = 0.2  # a try; short bursts above the steady rate are no rate to plan w
 
 def matrix_rate(tries: int = 3) -> float:
     """fp32 operations a second of products on the CPU: the median of a few tries of `SECONDS`."""
-    left, right, out = torch.randn(ROWS, INNER), torch.randn(INNER, COLUMNS), torch.empty(ROWS, COLUMNS)
+    return sorted(rates(ROWS, INNER, COLUMNS, SECONDS, tries))[tries // 2]
+
+
+def rates(rows: int, inner: int, columns: int, seconds: float, tries: int) -> list[float]:
+    """fp32 operations a second of [rows, inner] x [inner, columns] on the CPU, of each try of so many seconds."""
+    left, right, out = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
     torch.mm(left, right, out=out)
-    rates = []
+    found = []
     for _ in range(tries):
         done, since = 0, time.perf_counter()
-        while time.perf_counter() - since < SECONDS:
+        while time.perf_counter() - since < seconds:
             torch.mm(left, right, out=out)
             done += 1
-        rates.append(done * 2.0 * ROWS * INNER * COLUMNS / (time.perf_counter() - since))
-    return sorted(rates)[tries // 2]
+        found.append(done * 2.0 * rows * inner * columns / (time.perf_counter() - since))
+    return found
 
 
 def gpu() -> tuple[str, int, int] | None:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fieldtune.config import AdapterConfig, Precision
 from fieldtune.data.batches import MicroBatch, Window
 from fieldtune.errors import UserError
-from fieldtune.models.adapters import adapt
+from fieldtune.models.adapters import adapt, parameter_counts
 from fieldtune.models.ledger import Ledger, counting
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.tree_attention import Trunk
@@ -54,13 +54,13 @@ def counts(model: Any) -> Counts:
     settings = inner.config.get_text_config()
     parameters, head = list(model.parameters()), inner.get_output_embeddings().weight
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)} | {id(head)}
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    total, trainable = parameter_counts(model)
     heads = settings.num_attention_heads
     head_width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
     return Counts(
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in trained),
-        tensors=len(trained),
+        parameters=total,
+        trainable=trainable,
+        tensors=sum(p.requires_grad for p in parameters),
         in_layers=sum(p.numel() for p in parameters if id(p) not in tables),
         head=head.numel(),
         layers=settings.num_hidden_layers,

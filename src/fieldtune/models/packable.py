@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from fieldtune.config import Packing
 from fieldtune.data.encode import Encoded
-from fieldtune.data.packing import pack_for_scoring
 from fieldtune.errors import UserError
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
+from fieldtune.models.scoring import row_losses
 
 ADVICE = "give trainer.packing=none"
 TRIED_TOKENS = 24  # of each of two rows
@@ -52,19 +53,9 @@ def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded]) -> 
         # Once sharing their beginning, once not; the second row is also a copy that ends elsewhere.
         together = [*rows, Encoded(np.concatenate([rows[0].ids[:-1], rows[-1].ids[-1:]]), rows[0].trained)]
         worst = 0.0
-        for share in (False, True):
-            batch, owners = pack_for_scoring(together, share=share)
-            positions, layout = batch["positions"], batch["layout"]
-            assert positions is not None
-            losses = network.token_losses(
-                batch["ids"].to(device),
-                batch["where"].to(device),
-                batch["targets"].to(device),
-                positions.to(device),
-                layout,
-            ).cpu()
-            sums = torch.zeros(len(together)).index_add_(0, torch.from_numpy(owners), losses.float())
-            for row, found in zip(together, sums.tolist(), strict=True):
+        for packing in (Packing.rows, Packing.shared_prefix):
+            losses = row_losses(network, together, pad_id=0, batch_size=len(together), packing=packing)
+            for row, (found, _) in zip(together, losses, strict=True):
                 ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(device)
                 logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
                 alone = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")

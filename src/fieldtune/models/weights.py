@@ -20,8 +20,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from fieldtune.config import Config, Family, ModelConfig, load
+from fieldtune.config import Config, Family, ModelConfig
 from fieldtune.errors import UserError
+from fieldtune.loading import load
 from fieldtune.runs import find_run
 
 log = logging.getLogger("fieldtune")

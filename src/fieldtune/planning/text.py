@@ -14,6 +14,7 @@ from fieldtune.planning.advice import Remedy
 from fieldtune.planning.machine import available
 from fieldtune.planning.plan import Plan, step_memory
 from fieldtune.planning.work import work_of
+from fieldtune.progress import duration
 
 WINDOWS_FOR_A_LINE = 8  # laid out to see what packing leaves
 
@@ -46,7 +47,8 @@ def _lines(plan: Plan, hour_price: float | None) -> Iterator[str]:
         f"{gb(answering.cache)} for {config.evaluation.batch_size} rows at a time"
     )
     if work.prepared:
-        yield f"time               {_duration(plan.seconds):>15}   {plan.rests_on}"
+        time = "not known" if plan.seconds is None else duration(plan.seconds)
+        yield f"time               {time:>15}   {plan.rests_on}"
     if hour_price is not None and plan.seconds is not None and work.prepared:
         yield f"money              {plan.seconds / 3600 * hour_price:>15,.2f}   at {hour_price:g} an hour"
 
@@ -95,11 +97,3 @@ def gb(size: float) -> str:
 
 def _rows(config: Config) -> int:
     return config.trainer.micro_batch_size * config.trainer.accumulation
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not known"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -56,15 +56,7 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
         pad = tokenizer.pad_id
     several = config.hardware.strategy in ranks.PROCESS_A_DEVICE
     replicas = ranks.devices(config.hardware) * config.hardware.nodes
-    schedule = Schedule(
-        rows=len(rows),
-        micro_batch_size=trainer.micro_batch_size,
-        accumulation=trainer.accumulation,
-        seed=config.seed,
-        max_epochs=trainer.max_epochs,
-        max_steps=trainer.max_steps,
-        replicas=replicas,
-    )
+    schedule = Schedule.of(config, len(rows), replicas)
     windows = Windows(rows, schedule, trainer.packing, pad, world_size=replicas if several else 1)
     return work_of(config, windows, val[: trainer.eval_rows], prepared=dataset is not None)
 

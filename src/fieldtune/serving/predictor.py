@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune import tasks
-from fieldtune.config import Accelerator, HardwareConfig, load
+from fieldtune.config import Accelerator, HardwareConfig
 from fieldtune.data.encode import EncodeError
 from fieldtune.errors import UserError
+from fieldtune.loading import load
 from fieldtune.models.generate import Answer, Sampling, generate
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import Message, RecordError

@@ -23,7 +23,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from fieldtune.errors import UserError
+from fieldtune.errors import REFUSALS, UserError
 from fieldtune.records import file_sha256
 from fieldtune.runs import read_json, write_json
 from fieldtune.training.state_files import StateFiles, save_safetensors
@@ -31,15 +31,6 @@ from fieldtune.training.state_files import StateFiles, save_safetensors
 log = logging.getLogger("fieldtune")
 
 CHECKPOINTS, STATE, BEST, COMPLETE = "checkpoints", "state.ckpt", "best.safetensors", "complete.json"
-
-ADVICE = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room in your quota",
-    errno.EFBIG: "raise the largest size of a file (ulimit -f)",
-    errno.EACCES: "make the folder writable for this user",
-    errno.EPERM: "make the folder writable for this user",
-    errno.EROFS: "make the file system writable",
-}
 
 
 class CheckpointError(UserError):
@@ -170,7 +161,7 @@ class Checkpoints:
             room = f" ({_bytes(size)} needed, {_bytes(shutil.disk_usage(self.run_dir).free)} free)" if size else ""
             steps = self.steps()
             stands = f"the checkpoint of step {steps[-1]} is untouched" if steps else "there is no earlier checkpoint"
-            advice = ADVICE.get(error.errno or 0, "mend it")
+            advice = REFUSALS.get(error.errno or 0, "mend it")
             raise CheckpointError(
                 f"{what} {self.folder}: {error.strerror or error}{room}; {stands}; {advice}, then go on with the "
                 f"same command and run_dir={self.run_dir}"

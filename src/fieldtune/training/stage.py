@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ log = logging.getLogger("fieldtune")
 
 def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     """Train; returns the facts for the run's manifest."""
-    dataset = _verified(config)
+    dataset = datasets.prepared(config)
+    dataset.verify()
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     team = make_team(config.hardware)
     use_threads(config.hardware)
@@ -41,15 +41,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     check_precision(unwrapped(model).config.model_type, config.hardware.precision)
     encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
-    schedule = Schedule(
-        rows=len(rows.encoded),
-        micro_batch_size=config.trainer.micro_batch_size,
-        accumulation=config.trainer.accumulation,
-        seed=config.seed,
-        max_epochs=config.trainer.max_epochs,
-        max_steps=config.trainer.max_steps,
-        replicas=replicas(config.hardware, team),
-    )
+    schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))
     if config.trainer.warmup_steps >= schedule.total_steps:
         raise UserError(
             f"trainer.warmup_steps={config.trainer.warmup_steps} leaves no step of {schedule.total_steps}; give fewer"
@@ -130,14 +122,6 @@ def _whole_model(config: Config, module: FineTuning, run_dir: Path) -> tuple[Any
     return model, module
 
 
-def _verified(config: Config) -> Dataset:
-    dataset = datasets.find(config)
-    if dataset is None:
-        raise UserError("the data set of this configuration is not prepared; run prepare.py with the same words first")
-    dataset.verify()
-    return dataset
-
-
 def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Rows]:
     prompt, length = config.data.train_on_prompt, config.model.context_length
     rows = load_split(dataset, "train", encoder, length, train_on_prompt=prompt)
@@ -147,8 +131,7 @@ def _rows(config: Config, dataset: Dataset, encoder: Encoder) -> tuple[Rows, Row
 
 def use_threads(hardware: HardwareConfig) -> None:
     """CPU threads of this process: those asked for, else one a core that it may run on, shared with its neighbors."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(hardware.threads or max(1, allowed // ranks.this_rank().local_world_size))
+    torch.set_num_threads(hardware.threads or max(1, ranks.cores() // ranks.this_rank().local_world_size))
 
 
 def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from safetensors.torch import load_file
 
-from fieldtune import ranks, stopping
+from fieldtune import stopping
 from fieldtune.config import TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.data.encode import Encoder
@@ -46,6 +46,7 @@ class Watch(pl.Callback):
         tracker: Tracker,
     ) -> None:
         self.checkpoints, self.folder = checkpoints, checkpoints.run_dir
+        self.writes = checkpoints.writes  # ranks above 0 only lend their devices
         self.settings, self.schedule = settings, schedule
         self.val, self.encoder, self.tracker = val, encoder, tracker
         self.attempts = Attempts(self.folder)
@@ -57,7 +58,6 @@ class Watch(pl.Callback):
         self.last_losses: dict[str, float] = {}
         self.computed = 0  # tokens that passed through the model of this process
         self._started = self._ended = 0.0
-        self.writes = ranks.this_rank().writes  # ranks above 0 only lend their devices
 
     # --- Lightning's hooks ------------------------------------------------------------------------------------
 
