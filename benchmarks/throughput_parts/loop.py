@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fieldtune.config import Precision
 from fieldtune.data.encode import Encoded
 
 from .job import Setting, Timings, by_length, padded_tokens
@@ -32,7 +33,8 @@ def loop(setting: Setting) -> Timings:
         ordered = by_length(rows)
         for first in range(0, len(ordered), setting.micro_batch):
             ids, labels = padded(ordered[first : first + setting.micro_batch], setting.tokenizer.pad_id)
-            logits = model(input_ids=ids, use_cache=False).logits
+            with torch.autocast("cpu", torch.bfloat16, enabled=setting.config.hardware.precision is Precision.bf16):
+                logits = model(input_ids=ids, use_cache=False).logits
             loss = functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
             )

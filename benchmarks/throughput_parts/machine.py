@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fieldtune.config import Precision
 from fieldtune.ranks import cores
 
 # Products (rows, inner, columns) whose best rate stands for the machine: a layer of the small models, and a large one.
@@ -24,17 +25,29 @@ def memory(name: str, pid: int | str = "self") -> int:
     raise RuntimeError(f"/proc/{pid}/status has no {name}")
 
 
-def matrix_rate() -> dict[str, float]:
-    """fp32 matrix products of this machine: floating-point operations a second by shape, the best of three tries."""
+def matrix_rate(precision: Precision) -> dict[str, float]:
+    """Matrix products of this machine: floating-point operations a second by shape, the best of three tries."""
+    import torch
+
     from fieldtune.models.matrix_rate import rates
 
-    return {"x".join(map(str, shape)): max(rates(*shape, SECONDS, tries=3)) for shape in SHAPES}
+    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+    return {"x".join(map(str, shape)): max(rates(*shape, SECONDS, tries=3, dtype=dtype)) for shape in SHAPES}
+
+
+def best_precision() -> Precision:
+    """bf16 where the processor multiplies it itself, and so faster than fp32; else fp32."""
+    flags = next((line for line in _processor() if line.startswith("flags")), "").split()
+    return Precision.bf16 if {"avx512_bf16", "amx_bf16"} & set(flags) else Precision.fp32
+
+
+def _processor() -> list[str]:
+    return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def described() -> dict[str, Any]:
     """Processor, cores, memory and versions, for the record."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    models = [line.partition(":")[2].strip() for line in _processor() if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": cores(),

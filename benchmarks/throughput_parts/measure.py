@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fieldtune.config import to_yaml
+from fieldtune.config import Precision, to_yaml
 from fieldtune.data.encode import Encoded
 
 from . import processes
@@ -32,6 +32,7 @@ class Options:
     minutes: float  # no further round begins after so many
     micro_batch: int | None
     threads: int | None
+    precision: Precision
     instruction_file: Path | None
 
 
@@ -99,7 +100,7 @@ def prepare(case: Case, options: Options, folder: Path) -> Measured:
     folder.mkdir()
     configs = {}
     for name, words in ((OURS, OVERRIDES), ("peers", ())):
-        config = compose(case, options.threads, *words)
+        config = compose(case, options.threads, options.precision, *words)
         configs[name] = folder / f"{name}.yaml"
         configs[name].write_text(to_yaml(config), encoding="utf-8")
     measured = Measured(case, encoded(case, config, options.instruction_file), configs, folder)
@@ -113,8 +114,8 @@ def first_round(measured: Measured, options: Options, first: Measured | None, sa
     first: the workload's case that came before. Its micro-batches hold here too, the rows being as long; a peer that
     was far behind in it waits until everything else is done.
     """
-    measured.matrix_rate = max(processes.measure_matrix_rate().values(), default=0.0)
-    say(f"matrix products: {measured.matrix_rate / 1e9:.0f} GFLOP/s")
+    measured.matrix_rate = max(processes.measure_matrix_rate(options.precision).values(), default=0.0)
+    say(f"{options.precision.value} matrix products: {measured.matrix_rate / 1e9:.0f} GFLOP/s")
     if first is not None:
         measured.micro_batches = dict(first.micro_batches)
         measured.waiting = [name for name in options.contenders if name != OURS and first.is_far_behind(name)]

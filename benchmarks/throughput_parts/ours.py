@@ -50,7 +50,8 @@ class Clock(pl.Callback):
         self.timings = Timings()
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        module.training_step(self.warm_up, 0)
+        with trainer.precision_plugin.train_step_context():
+            module.training_step(self.warm_up, 0)
         self.timings.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, window: Window, index: int) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fieldtune.config import Precision
 from fieldtune.launch import ALLOCATOR
 
 from .job import Job
@@ -27,9 +28,9 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     return _printed(str(path))
 
 
-def measure_matrix_rate() -> dict[str, float]:
+def measure_matrix_rate(precision: Precision) -> dict[str, float]:
     """Floating-point operations a second by shape; empty if the process failed."""
-    rates: dict[str, float] = _printed("matrix").get("rates", {})
+    rates: dict[str, float] = _printed(precision.value).get("rates", {})
     return rates
 
 

@@ -1,7 +1,7 @@
 """The contenders `hf` (transformers' Trainer) and `trl` (TRL's SFTTrainer), on our ids and labels.
 
 Both get the rows of each step sorted by length, which is what grouping by length can do within a step. Fused AdamW, no
-gradient checkpointing, no clipping, fp32: their fastest settings here.
+gradient checkpointing, no clipping, the run's precision: their fastest settings here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
+from fieldtune.config import Precision
 from fieldtune.data.encode import Encoded
 
 from .job import Setting, Timings, by_length, padded_tokens
@@ -104,7 +105,7 @@ def _arguments(setting: Setting) -> dict[str, Any]:
         "optim": "adamw_torch_fused",
         "train_sampling_strategy": "sequential",  # the rows are sorted already, see the module
         "gradient_checkpointing": False,
-        "bf16": False,
+        "bf16": setting.config.hardware.precision is Precision.bf16,
         "fp16": False,
         "use_cpu": True,
         "dataloader_pin_memory": False,

@@ -10,7 +10,7 @@ import numpy as np
 
 from fieldtune import tasks
 from fieldtune.composition import composed
-from fieldtune.config import Config, TemplateKind
+from fieldtune.config import Config, Precision, TemplateKind
 from fieldtune.data.encode import ALPACA_HEADER, Encoded, Encoder
 from fieldtune.data.load import encode_examples
 from fieldtune.errors import UserError
@@ -51,7 +51,7 @@ CASES = (
 )
 
 
-def compose(case: Case, threads: int | None, *words: str) -> Config:
+def compose(case: Case, threads: int | None, precision: Precision, *words: str) -> Config:
     """A case's configuration: everything at its default but what the comparison fixes for all contenders."""
     shared = (
         "data=golf",
@@ -61,6 +61,7 @@ def compose(case: Case, threads: int | None, *words: str) -> Config:
         "trainer=fit",
         "trainer.weight_decay=0",  # the trainers spare biases and norms, so that any other value would not be one
         f"hardware.threads={'null' if threads is None else threads}",
+        f"hardware.precision={precision.value}",
         "tracking=off",
     )
     return composed("train", [*shared, *words])

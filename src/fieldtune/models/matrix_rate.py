@@ -15,9 +15,12 @@ def matrix_rate(tries: int = 3) -> float:
     return sorted(rates(ROWS, INNER, COLUMNS, SECONDS, tries))[tries // 2]
 
 
-def rates(rows: int, inner: int, columns: int, seconds: float, tries: int) -> list[float]:
-    """fp32 operations a second of [rows, inner] x [inner, columns] on the CPU, of each try of so many seconds."""
-    left, right, out = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
+def rates(
+    rows: int, inner: int, columns: int, seconds: float, tries: int, dtype: torch.dtype = torch.float32
+) -> list[float]:
+    """Operations a second of [rows, inner] x [inner, columns] on the CPU, of each try of so many seconds."""
+    left, right = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
+    out = torch.empty(rows, columns, dtype=dtype)
     torch.mm(left, right, out=out)
     found = []
     for _ in range(tries):

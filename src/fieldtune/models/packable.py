@@ -52,14 +52,14 @@ def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded]) -> 
         device = next(model.parameters()).device
         # Once sharing their beginning, once not; the second row is also a copy that ends elsewhere.
         together = [*rows, Encoded(np.concatenate([rows[0].ids[:-1], rows[-1].ids[-1:]]), rows[0].trained)]
-        worst = 0.0
+        differences = []
         for packing in (Packing.rows, Packing.shared_prefix):
             losses = row_losses(network, together, pad_id=0, batch_size=len(together), packing=packing)
             for row, (found, _) in zip(together, losses, strict=True):
                 ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(device)
                 logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
                 alone = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
-                worst = max(worst, abs(float(alone) - found) / max(1, len(row.ids) - 1))
-        return worst
+                differences.append(abs(float(alone) - found) / max(1, len(row.ids) - 1))
+        return float(np.max(differences))  # not a number if one of them is not
     finally:
         network.train(was_training)
