@@ -45,7 +45,7 @@ def main() -> int:
         minutes=asked.minutes,
         micro_batch=asked.micro_batch,
         threads=asked.threads,
-        precision=Precision(asked.precision) if asked.precision else machine.best_precision(),
+        precision=Precision(asked.precision),
         instruction_file=asked.instruction,
     )
     if options.instruction_file is None and any(case.workload == "instruction" for case in cases):
@@ -116,9 +116,7 @@ def _arguments() -> argparse.Namespace:
         "--micro-batch", type=int, choices=(1, 2, 4, STEP_ROWS), help="rows a forward for everybody, without trials"
     )
     parser.add_argument("--threads", type=_positive, help="CPU threads of every contender; else one a core")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="of every contender; else bf16 where the processor multiplies it"
-    )
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of every contender")
     return parser.parse_args()
 
 

@@ -35,19 +35,10 @@ def matrix_rate(precision: Precision) -> dict[str, float]:
     return {"x".join(map(str, shape)): max(rates(*shape, SECONDS, tries=3, dtype=dtype)) for shape in SHAPES}
 
 
-def best_precision() -> Precision:
-    """bf16 where the processor multiplies it itself, and so faster than fp32; else fp32."""
-    flags = next((line for line in _processor() if line.startswith("flags")), "").split()
-    return Precision.bf16 if {"avx512_bf16", "amx_bf16"} & set(flags) else Precision.fp32
-
-
-def _processor() -> list[str]:
-    return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-
-
 def described() -> dict[str, Any]:
     """Processor, cores, memory and versions, for the record."""
-    models = [line.partition(":")[2].strip() for line in _processor() if line.startswith("model name")]
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": cores(),
