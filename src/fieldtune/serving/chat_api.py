@@ -21,7 +21,7 @@ from fieldtune.serving.app import ApiError
 from fieldtune.serving.chat_forms import ChatForm, chunk, completion, usage, usage_chunk
 from fieldtune.serving.engine import Engine, Event, Failed, Finished, Job, QueueFull
 from fieldtune.serving.engine import Request as Wanted
-from fieldtune.serving.predictor import Predictor
+from fieldtune.serving.predictor import Predictor, PromptTooLong
 from fieldtune.serving.state import Metrics
 
 LOOK = 1.0  # seconds after which a silent request is asked whether its caller is still there
@@ -95,11 +95,11 @@ async def _start(service: Service, form: ChatForm) -> Started:
     try:
         ids = await run_in_threadpool(service.predictor.encode, turns)
     except UserError as error:
-        code = "context_length_exceeded" if "context" in str(error) else ""
+        code = "context_length_exceeded" if isinstance(error, PromptTooLong) else ""
         raise ApiError(400, str(error), param="messages", code=code) from None
     settings = service.predictor.config.evaluation
     sampling = form.sampling(settings, most=service.engine.context, seed=secrets.randbits(63))
-    wanted = Wanted(ids, sampling, form.stops, form.schema_of_answer)
+    wanted = Wanted(ids, sampling, tuple(form.stop or ()), form.schema_of_answer)
     try:
         job = await run_in_threadpool(service.engine.submit, wanted, listener)
     except UserError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fieldtune.config import EvaluationConfig
 from fieldtune.models.constrained import ANY_OBJECT
@@ -18,6 +18,7 @@ from fieldtune.records import Message, parse_turns
 LARGEST_SEED = 2**63 - 1
 STOPS = 4  # as many as OpenAI takes
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+OneOrMore = BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
 
 
 class Form(BaseModel):
@@ -65,7 +66,7 @@ class ChatForm(Form):
     top_k: int | None = Field(None, ge=0)  # not OpenAI's; 0: all tokens
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
+    stop: Annotated[list[Stop], OneOrMore, Field(max_length=STOPS)] | None = None
     seed: int | None = Field(None, ge=-LARGEST_SEED, le=LARGEST_SEED)
     response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
     # Taken when they ask for what is done anyway.
@@ -89,10 +90,6 @@ class ChatForm(Form):
             for message in self.messages
         ]
         return parse_turns(plain)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def schema_of_answer(self) -> Mapping[str, Any] | None:

@@ -19,6 +19,10 @@ from fieldtune.records import Message, RecordError
 from fieldtune.runs import find_run
 
 
+class PromptTooLong(UserError):
+    """A prompt leaves no room for an answer."""
+
+
 class Predictor:
     """The tuned model of a run, or with `system="base"` the model it started from.
 
@@ -45,13 +49,13 @@ class Predictor:
             yield model
 
     def encode(self, prompt: Sequence[Message]) -> list[int]:
-        """Ids of a prompt; `UserError` if it holds a special token's text or fills the context."""
+        """Ids of a prompt; `UserError` if it holds a special token's text, `PromptTooLong` if it fills the context."""
         try:
             ids = self._models.encoder.prompt(prompt)
         except EncodeError as error:
             raise UserError(f"a prompt cannot be encoded: {error}") from None
         if len(ids) >= self.config.model.context_length:
-            raise UserError(
+            raise PromptTooLong(
                 f"a prompt has {len(ids):,} tokens; the model's context is {self.config.model.context_length:,}, "
                 "answer included"
             )
