@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fieldtune.errors import UserError
+from fieldtune.runs import find_run
 
 KEY = "FIELDTUNE_API_KEY"
 
@@ -36,10 +38,11 @@ class ServeOptions:
 def serve(options: ServeOptions, more: Callable[[Any], Sequence[Any]] = lambda service: ()) -> None:
     """Serve until SIGTERM or Ctrl-C, which lets running answers end; a second Ctrl-C does not.
 
-    more: makes further routers of the `Service`. `UserError` before anything is loaded if the key or the port is not
-    there.
+    more: makes further routers of the `Service`. `UserError` before anything is loaded if the key, the run or the port
+    is not there.
     """
     key = _key(options.host)
+    find_run(Path("outputs"), options.run)
     listening = _listen(options.host, options.port)
     try:
         import uvicorn
