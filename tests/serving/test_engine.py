@@ -52,8 +52,10 @@ def requests(predictor: Predictor) -> list[Request]:
     """Greedy, sampled and constrained ones of different lengths."""
     made = []
     for number, text in enumerate(WORDS):
-        sampling = Sampling(20 + 7 * number, 0.9 * (number % 2), 0, seed=number, top_p=0.95)
-        made.append(Request(ids_of(predictor, text), sampling, schema=SCHEMA if number % 3 == 2 else None))
+        schema = SCHEMA if number % 3 == 2 else None
+        tokens = 20 + 7 * number if schema is None else 200  # each a byte, and blanks are allowed
+        sampling = Sampling(tokens, 0.9 * (number % 2), 0, seed=number, top_p=0.95)
+        made.append(Request(ids_of(predictor, text), sampling, schema=schema))
     return made
 
 

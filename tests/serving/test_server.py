@@ -122,7 +122,7 @@ def _count(served: Served) -> float:
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "role 'tool'; allowed: system, user, assistant"),
         ({"messages": [*HI, {"role": "assistant", "content": "x"}]}, "messages", "last message must be of role 'user'"),
         ({"messages": [{"role": "user", "content": "<|end|>"}]}, "messages", "holds '<|end|>', a special token"),
-        ({"messages": LONG}, "messages", "2,009 tokens; the model's context is 1,024"),
+        ({"messages": LONG}, "messages", "2,003 tokens; the model's context is 1,024"),
         ({"temperature": 3}, "temperature", "less than or equal to 2"),
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
