@@ -72,13 +72,13 @@ def test_a_stream_is_the_same_answer(client: OpenAI) -> None:
 def test_requests_at_once_are_answered_as_alone(client: OpenAI) -> None:
     def answer(number: int) -> str:
         messages = [{"role": "user", "content": "Say " + "so " * 7 * number}]
-        said = ask(client, messages=messages, temperature=number % 2, seed=number, max_tokens=20 + number)
+        said = ask(client, messages=messages, temperature=number % 2, seed=number, max_tokens=12 + number)
         return str(said.choices[0].message.content)
 
-    alone = [answer(number) for number in range(9)]
-    with ThreadPoolExecutor(9) as pool:
-        assert list(pool.map(answer, range(9))) == alone
-    assert len(set(alone)) == 9
+    alone = [answer(number) for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(answer, range(6))) == alone
+    assert len(set(alone)) == 6
 
 
 class Change(BaseModel):
@@ -215,35 +215,3 @@ def test_a_server_that_cannot_be_started(chat_run: Run) -> None:
 def test_loopback() -> None:
     assert all(is_loopback(host) for host in ("127.0.0.1", "127.8.0.1", "::1", "localhost"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.2", "example.org", ""))
-
-
-def chat_lines(run: Run, *lines: str, words: tuple[str, ...] = ()) -> list[str]:
-    """What `fieldtune chat` writes when it is given these lines."""
-    process = started("chat", f"run={run.folder}", "max_tokens=6", "temperature=0", *words)
-    said, problem = process.communicate("".join(f"{line}\n" for line in lines).encode(), timeout=120)
-    assert process.returncode == 0, problem
-    return said.decode().split("\n")
-
-
-def test_chat_over_a_pipe(chat_run: Run) -> None:
-    (first,) = Predictor(chat_run.folder).answer([[Message("user", ("Hi",))]], Sampling(6))
-    found = "\n".join(chat_lines(chat_run, "Hi", "Hi", "/reset", "Hi", "/system Be brief.", "/nonsense", "x" * 2000))
-    cut = " [cut: as long as it may be]\n"
-    answers = found.split(cut)
-    assert answers[0].strip() == first.text
-    assert answers[2] == f"A new conversation.\n{answers[0]}"
-    assert answers[1] != answers[0]  # it was the second turn
-    assert "A new conversation with this system message.\n/nonsense is not a command; /reset" in answers[3]
-    assert "the model's context is 1,024, answer included (/reset begins anew)" in answers[3]
-
-
-def test_ctrl_c_stops_the_answer_only(chat_run: Run) -> None:
-    process = started("chat", f"run={chat_run.folder}", "max_tokens=100000", "temperature=1")
-    assert process.stdin and process.stdout
-    process.stdin.write(b"Hi\n")
-    process.stdin.flush()
-    assert process.stdout.read(1)  # the answer has begun
-    process.send_signal(signal.SIGINT)
-    said, problem = process.communicate(b"/reset\n/exit\nnot read\n", timeout=120)
-    assert process.returncode == 0, problem
-    assert said.decode(errors="replace").endswith("[stopped]\nA new conversation.\n")
