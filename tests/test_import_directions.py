@@ -171,6 +171,9 @@ def test_sources_and_tasks_know_nothing_of_models() -> None:
         ("torch", {"training", "models", "data"}),
         ("matplotlib", {"charts"}),
         ("httpx", {"models"}),
+        ("llguidance", {"models"}),
+        ("fastapi", {"serving"}),
+        ("uvicorn", {"serving"}),
     ],
 )
 def test_a_library_has_one_home(library: str, homes: set[str]) -> None:

@@ -8,6 +8,10 @@ fieldtune plan [words of train.py] [gpu=T4] [memory=16GB] [devices=2] [hour_pric
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
 fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
+fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
+                                           an OpenAI-compatible server; a host that is not loopback needs a key in
+                                           FIELDTUNE_API_KEY
+fieldtune chat run=FOLDER|latest [system=tuned|base] [device=cpu|gpu] [temperature=0.7] [max_tokens=400]
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from fieldtune.keys import nearest
 STAGES = ("prepare", "train", "evaluate")
 ROWS = {"split": "train", "rows": "3", "id": "", "html": ""}  # words of `rows` that are not the configuration's
 PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `plan` that are not the configuration's
+MODEL_WORDS: dict[str, str | None] = {"run": None, "system": "tuned", "device": "cpu"}  # which model answers
+SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64"}
+CHAT = {**MODEL_WORDS, "temperature": "", "max_tokens": "400"}
 
 
 def main() -> None:
@@ -48,8 +55,12 @@ def main() -> None:
             _runs(rest)
         elif command == "predict":
             _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
+        elif command == "serve":
+            _serve(_options(rest, SERVE))
+        elif command == "chat":
+            _chat(_options(rest, CHAT))
         else:
-            known = [*STAGES, "rows", "plan", "runs", "predict"]
+            known = [*STAGES, "rows", "plan", "runs", "predict", "serve", "chat"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -196,10 +207,7 @@ def _figure(run: Any) -> str:
 
 def _predict(options: Mapping[str, str]) -> None:
     requests = _requests(Path(options["input"]))
-    if options["system"] not in ("tuned", "base"):
-        raise UserError(f"system={options['system']} is not a model; allowed: tuned, base")
-    if options["device"] not in ("cpu", "gpu"):
-        raise UserError(f"device={options['device']} is not a device; allowed: cpu, gpu")
+    _must_name_a_model(options)
     from fieldtune.serving.predictor import Predictor
 
     predictor = Predictor(options["run"], device=options["device"], system=options["system"])
@@ -216,6 +224,44 @@ def _predict(options: Mapping[str, str]) -> None:
         print(f"{len(answers)} answers in {options['output']}")
     else:
         print(text, end="")
+
+
+def _must_name_a_model(options: Mapping[str, str]) -> None:
+    if options["system"] not in ("tuned", "base"):
+        raise UserError(f"system={options['system']} is not a model; allowed: tuned, base")
+    if options["device"] not in ("cpu", "gpu"):
+        raise UserError(f"device={options['device']} is not a device; allowed: cpu, gpu")
+
+
+def _serve(options: Mapping[str, str]) -> None:
+    _must_name_a_model(options)
+    port, batch = _whole(options, "port", 0, 65535), _whole(options, "batch", 1, 1024)
+    queue = _whole(options, "queue", 1, 100_000)
+    from fieldtune.serving.server import ServeOptions, serve
+
+    where = (options["run"], options["host"], port)
+    serve(ServeOptions(*where, system=options["system"], device=options["device"], batch=batch, queue=queue))
+
+
+def _chat(options: Mapping[str, str]) -> None:
+    _must_name_a_model(options)
+    tokens, text = _whole(options, "max_tokens", 1, 1_000_000), options["temperature"]
+    try:
+        temperature = float(text) if text else None
+    except ValueError:
+        temperature = -1.0
+    if temperature is not None and not 0 <= temperature <= 2:
+        raise UserError(f"temperature={text} is not a temperature; give a number from 0 to 2")
+    from fieldtune.serving.chat import chat
+
+    chat(options["run"], system=options["system"], device=options["device"], temperature=temperature, tokens=tokens)
+
+
+def _whole(options: Mapping[str, str], key: str, least: int, most: int) -> int:
+    text = options[key]
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise UserError(f"{key}={text} is not allowed; give a whole number from {least:,} to {most:,}")
+    return int(text)
 
 
 def _requests(path: Path) -> list[dict[str, Any]]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from fieldtune.models.constrained import ConstrainedLogits
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0: greedy. max_new_tokens: tokens of an answer at most. seed: of the sampled tokens."""
+    """temperature 0: greedy. max_new_tokens: tokens of an answer at most. seed: of the sampled tokens.
+
+    top_k: tokens that are drawn from, the likeliest; 0: all. top_p: of these, the likeliest that have this probability
+    together (arXiv 1904.09751).
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_k: int = 50
     seed: int = 0
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,18 @@ class Answer:
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling, *, in_step: bool = False
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    in_step: bool = False,
+    schema: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """An answer to each prompt (token ids). The model's mode and the global random state are left as they were.
 
     in_step: all ranks answer together, as each holds a part of the weights; who is done first goes on computing.
+    schema: a JSON schema that every answer is held to; one that is cut off by its length is not whole.
     A prompt that fills the context leaves no room and is a ValueError; a shorter room shortens the answer.
     """
     inner = unwrapped(model)
@@ -62,6 +75,7 @@ def generate(
                 attention_mask=mask.to(device),
                 generation_config=_settings(tokenizer, sampling, min(sampling.max_new_tokens, room)),
                 synced_gpus=in_step,
+                logits_processor=[] if schema is None else [ConstrainedLogits(tokenizer, schema, width)],
             )
     finally:
         model.train(was_training)
@@ -71,7 +85,7 @@ def generate(
 def _settings(tokenizer: Tokenizer, sampling: Sampling, max_new_tokens: int) -> Any:
     from transformers import GenerationConfig
 
-    sampled = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": 1.0}
+    sampled = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(tokenizer.stop_ids),

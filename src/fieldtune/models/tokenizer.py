@@ -34,6 +34,11 @@ class Tokenizer(Protocol):
     pad_id: int
     size: int  # ids there are
 
+    @property
+    def native(self) -> Any:
+        """The object of tiktoken or transformers that does the work."""
+        ...
+
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids. special: texts of special tokens stand for those tokens (a template's text), not for letters."""
         ...
@@ -67,6 +72,10 @@ class Gpt2Tokenizer:
         self.end_id = self.pad_id = GPT2_END_ID
         self.stop_ids = frozenset({GPT2_END_ID})
         self.size = self._encoding.n_vocab
+
+    @property
+    def native(self) -> Any:
+        return self._encoding
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         if special:
@@ -124,6 +133,10 @@ class PretrainedTokenizer:
         self._specials: dict[int, str] = {
             index: token.content for index, token in self._tokenizer.added_tokens_decoder.items() if token.special
         }
+
+    @property
+    def native(self) -> Any:
+        return self._tokenizer
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.generate import Answer, Sampling, generate
 from fieldtune.models.run_model import RunModel
+from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Message, RecordError
 from fieldtune.runs import find_run
+
+
+class PromptTooLong(UserError):
+    """A prompt leaves no room for an answer."""
 
 
 class Predictor:
@@ -33,27 +39,51 @@ class Predictor:
         self._system = system
         self._models = RunModel(found, self.config)
 
-    def answer(self, prompts: Sequence[Sequence[Message]], sampling: Sampling | None = None) -> list[Answer]:
-        """An answer to each prompt, `evaluation.batch_size` at a time; by default as the run's evaluation does it."""
-        settings = self.config.evaluation
-        sampling = sampling or Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, self.config.seed)
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._models.tokenizer
+
+    @contextmanager
+    def model(self) -> Iterator[Any]:
+        """The network itself, in evaluation mode."""
+        with self._models.system(self._system) as model:
+            yield model
+
+    def encode(self, prompt: Sequence[Message]) -> list[int]:
+        """Ids of a prompt; `UserError` if it holds a special token's text, `PromptTooLong` if it fills the context."""
         try:
-            ids = [self._models.encoder.prompt(prompt) for prompt in prompts]
+            ids = self._models.encoder.prompt(prompt)
         except EncodeError as error:
             raise UserError(f"a prompt cannot be encoded: {error}") from None
-        longest = max((len(prompt) for prompt in ids), default=0)
-        if longest >= self.config.model.context_length:
-            raise UserError(
-                f"a prompt has {longest:,} tokens; the model's context is {self.config.model.context_length:,}, "
+        if len(ids) >= self.config.model.context_length:
+            raise PromptTooLong(
+                f"a prompt has {len(ids):,} tokens; the model's context is {self.config.model.context_length:,}, "
                 "answer included"
             )
-        with self._models.system(self._system) as model:
+        return ids
+
+    def sampling(self) -> Sampling:
+        """As the run's evaluation does it."""
+        settings = self.config.evaluation
+        return Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, self.config.seed)
+
+    def answer(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Answer]:
+        """An answer to each prompt, `evaluation.batch_size` at a time; by default as the run's evaluation does it.
+
+        schema: a JSON schema that every answer is held to.
+        """
+        sampling, size = sampling or self.sampling(), self.config.evaluation.batch_size
+        ids = [self.encode(prompt) for prompt in prompts]
+        with self.model() as model:
             return [
                 answer
-                for first in range(0, len(ids), settings.batch_size)
-                for answer in generate(
-                    model, self._models.tokenizer, ids[first : first + settings.batch_size], sampling
-                )
+                for first in range(0, len(ids), size)
+                for answer in generate(model, self.tokenizer, ids[first : first + size], sampling, schema=schema)
             ]
 
     def predict(self, requests: Sequence[Mapping[str, Any]]) -> list[Answer]:
