@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from fieldtune.models.soft_caps import output_head
 from fieldtune.models.tree_attention import NAME, Layout, Trunk, mask_for, register
 
 POSITIONS_PER_CHUNK = 1024  # logits held at a time: 1,024 x vocabulary
@@ -79,7 +80,7 @@ class LanguageModelLoss(nn.Module):
             packed["keep"] = keep
         body = getattr(inner, inner.base_model_prefix)
         hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
-        return hidden.flatten(0, 1).index_select(0, where), inner.get_output_embeddings()
+        return hidden.flatten(0, 1).index_select(0, where), output_head(inner)
 
 
 def unwrapped(model: Any) -> Any:
