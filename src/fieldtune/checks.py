@@ -202,11 +202,8 @@ def _combination(config: Config) -> Iterator[str]:
         yield f"trainer.warmup_steps={trainer.warmup_steps} leaves no step of trainer.max_steps={trainer.max_steps}"
     if config.adapter.kind is AdapterKind.none and config.adapter.targets:
         yield f"adapter.targets={config.adapter.targets} needs adapter=lora (got none)"
-    if (
-        config.adapter.dropout
-        and config.adapter.kind is not AdapterKind.none
-        and trainer.packing is Packing.shared_prefix
-    ):
+    dropped = config.adapter.dropout if config.adapter.kind is not AdapterKind.none else 0
+    if dropped and trainer.packing is Packing.shared_prefix:
         yield (
             f"adapter.dropout={dropped:g} with trainer.packing=shared_prefix: rows would share a mask "
             "where they share tokens; give adapter.dropout=0 or trainer.packing=rows"

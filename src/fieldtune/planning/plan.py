@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fieldtune.config import (
     Accelerator,
     AdapterConfig,
@@ -84,7 +82,7 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> M
         config.adapter,
         config.hardware.precision,
         work.heaviest,
-        DTYPES[config.hardware.precision] if bits < 16 else torch.float32,
+        DTYPES[config.hardware.precision if bits < 16 else Precision.fp32],
         recompute=trainer.activation_checkpointing,
     )
     if gpu and config.trainer.packing is not Packing.none:
