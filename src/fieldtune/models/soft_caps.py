@@ -46,7 +46,9 @@ def capped_attention(
     shared = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
     scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
-    seen = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    # Padding on the left sees nothing; of infinities its softmax would be undefined, and spoil what others see.
+    hidden = torch.finfo(scores.dtype).min
+    seen = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
     weights = torch.softmax(seen, dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(value.dtype)
     return (torch.dropout(weights, dropout, train=True) @ value).transpose(1, 2).contiguous(), None
 
