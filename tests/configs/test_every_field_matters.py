@@ -390,7 +390,6 @@ def lora(changed: str) -> Case:
 
 
 def qlora(probe: Callable[[Work, Words], Any], changed: str) -> Case:
-    pytest.importorskip("bitsandbytes")
     return Case(probe, TRAINED, changed, ("adapter=qlora",))
 
 

@@ -1,4 +1,4 @@
-"""QLoRA runs from end to end: the base bit-equal, the adapter moved, reloaded as it was, gone on with as if nothing was."""
+"""QLoRA runs from end to end: the base bit-equal, the adapter moved, reloaded as it was, resumed as if nothing was."""
 
 from __future__ import annotations
 
