@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -141,8 +142,8 @@ def test_a_model_that_is_not_pinned_is_told_its_commit(
     revision: str | None,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    here = partial(fetch_snapshot, cache=tmp_path / "hub", endpoint=hub.url)
+    monkeypatch.setattr("fieldtune.models.hub.fetch_snapshot", here)
     more = [f"model.revision={revision}"] if revision else []
     config = compose(tmp_path, "train", "model=hub", "model.weights=hub:owner/tiny", *more)
     source = resolve(config.model, config)
