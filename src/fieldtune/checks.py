@@ -16,6 +16,7 @@ from fieldtune.config import (
     DataConfig,
     Family,
     ModelConfig,
+    OptimizerKind,
     Packing,
     Precision,
     Strategy,
@@ -29,7 +30,8 @@ from fieldtune.runs import Run, find_run
 
 GPT2_POSITIONS = 1024  # tokens; the learned position table of every released GPT-2
 OPENAI_SIZES = ("124M", "355M", "774M", "1558M")
-WEIGHTS = "random | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
+TINY = ("gemma", "gemma2", "mistral")  # families of which models.tiny makes a small model
+WEIGHTS = "random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
 
 # Smallest and largest allowed value; an open end is None. Lists are checked item by item.
 RANGES: dict[str, tuple[float | None, float | None]] = {
@@ -47,6 +49,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "adapter.rank": (1, 4096),
     "adapter.alpha": (1e-6, None),
     "adapter.dropout": (0, 0.9),
+    "adapter.bits": (4, 4),
     "trainer.max_epochs": (1, None),
     "trainer.max_steps": (1, None),
     "trainer.micro_batch_size": (1, None),
@@ -145,8 +148,11 @@ def _data(data: DataConfig) -> Iterator[str]:
 
 def _model(model: ModelConfig) -> Iterator[str]:
     kind, _, rest = model.weights.partition(":")
-    if kind not in ("random", "hub", "folder", "openai", "package", "run") or (kind != "random" and not rest):
+    kinds = ("random", "tiny", "hub", "folder", "openai", "package", "run")
+    if kind not in kinds or (kind != "random" and not rest):
         yield f"model.weights={model.weights} is not a source of weights; allowed: {WEIGHTS}"
+    elif kind == "tiny" and rest not in TINY:
+        yield f"model.weights={model.weights} is not made here; allowed: tiny:{', tiny:'.join(TINY)}"
     elif kind == "folder" and not Path(rest).is_dir():
         yield f"model.weights={model.weights}: there is no folder {rest}"
     elif kind == "openai" and rest not in OPENAI_SIZES:
@@ -160,7 +166,7 @@ def _model(model: ModelConfig) -> Iterator[str]:
     if model.family is Family.gpt2:
         yield from _gpt2(model)
     elif kind == "random":
-        yield f"model.weights=random needs a GPT-2 shape; {model.name} has none (try model=gpt2_tiny)"
+        yield f"model.weights=random needs a GPT-2 shape; {model.name} has none (try model=mistral_tiny)"
     elif model.dropout:
         yield f"model.dropout={model.dropout:g} is for GPT-2; leave it at 0 with model={model.name}"
     elif model.tokenizer is not TokenizerKind.from_weights:
@@ -196,6 +202,49 @@ def _combination(config: Config) -> Iterator[str]:
         yield f"trainer.warmup_steps={trainer.warmup_steps} leaves no step of trainer.max_steps={trainer.max_steps}"
     if config.adapter.kind is AdapterKind.none and config.adapter.targets:
         yield f"adapter.targets={config.adapter.targets} needs adapter=lora (got none)"
+    dropped = config.adapter.dropout if config.adapter.kind is not AdapterKind.none else 0
+    if dropped and trainer.packing is Packing.shared_prefix:
+        yield (
+            f"adapter.dropout={dropped:g} with trainer.packing=shared_prefix: rows would share a mask "
+            "where they share tokens; give adapter.dropout=0 or trainer.packing=rows"
+        )
+    yield from _quantized(config)
+
+
+def _quantized(config: Config) -> Iterator[str]:
+    """4-bit weights and 8-bit moments: with what they can be, and the packages that they need."""
+    adapter, hardware, strategy = config.adapter, config.hardware, config.hardware.strategy
+    small = config.trainer.optimizer is OptimizerKind.paged_adamw_8bit
+    if adapter.kind is not AdapterKind.qlora:
+        if adapter.bits is not None:
+            yield f"adapter.bits={adapter.bits} needs adapter=qlora (got {adapter.kind.name})"
+    else:
+        if adapter.bits is None:
+            yield "adapter=qlora needs adapter.bits=4 (got null)"
+        if config.model.family is Family.gpt2:
+            yield "adapter=qlora packs linear layers, which a GPT-2 has none of; give adapter=lora"
+        if strategy not in (Strategy.single, Strategy.ddp):
+            yield f"adapter=qlora with hardware.strategy={strategy.name}: packed weights cannot be shared out; give ddp"
+        if adapter.compute is Precision.fp16 and hardware.accelerator is Accelerator.cpu:
+            yield "adapter.compute=fp16 needs a GPU; give adapter.compute=bf16 or fp32 on the CPU"
+        elif {adapter.compute, hardware.precision} == {Precision.fp16, Precision.bf16}:
+            same = hardware.precision.name
+            yield f"adapter.compute={adapter.compute.name} with hardware.precision={same}; give adapter.compute={same}"
+    if small and strategy not in (Strategy.single, Strategy.dp, Strategy.ddp):
+        yield (
+            f"trainer.optimizer=paged_adamw_8bit with hardware.strategy={strategy.name}, which shares the optimizer's "
+            "state out itself; give trainer.optimizer=adamw"
+        )
+    if config.trainer.activation_checkpointing and strategy not in (Strategy.single, Strategy.dp, Strategy.ddp):
+        yield (
+            f"trainer.activation_checkpointing=true with hardware.strategy={strategy.name} is not done here; "
+            "give false, or hardware.strategy=ddp"
+        )
+    for package in ("bitsandbytes", "accelerate"):
+        wanted = adapter.kind is AdapterKind.qlora or (small and package == "bitsandbytes")
+        if wanted and importlib.util.find_spec(package) is None:
+            what = "adapter=qlora" if adapter.kind is AdapterKind.qlora else "trainer.optimizer=paged_adamw_8bit"
+            yield f"{what} needs the package {package}; pip install 'fieldtune[qlora]'"
 
 
 def _devices(config: Config) -> Iterator[str]:

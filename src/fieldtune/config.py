@@ -37,10 +37,20 @@ class TemplateKind(Enum):
 
 
 class AdapterKind(Enum):
-    """none: every weight is trained. lora: low-rank adapters on frozen weights (arXiv 2106.09685)."""
+    """none: every weight is trained. lora: low-rank adapters on frozen weights (arXiv 2106.09685). qlora: the same on
+    weights that are held in 4 bits (NF4, arXiv 2305.14314)."""
 
     none = "none"
     lora = "lora"
+    qlora = "qlora"
+
+
+class OptimizerKind(Enum):
+    """adamw: two fp32 moments a trained weight. paged_adamw_8bit: both in 8 bits, and moved out of a GPU's memory when
+    that is full (bitsandbytes; arXiv 2110.02861)."""
+
+    adamw = "adamw"
+    paged_adamw_8bit = "paged_adamw_8bit"
 
 
 class Scheduler(Enum):
@@ -132,7 +142,7 @@ class ModelConfig:
 
     name: str = MISSING  # stands in the log, the manifest and the report
     family: Family = MISSING
-    # random | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
+    # random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
     weights: str = MISSING
     revision: str | None = None  # branch, tag or commit of a hub model
     tokenizer: TokenizerKind = MISSING
@@ -154,6 +164,9 @@ class AdapterConfig:
     alpha: float = 32.0  # the update is scaled by alpha / rank
     dropout: float = 0.0  # on the adapter's input
     targets: list[str] = field(default_factory=list)  # names of linear layers; empty: all but the output head
+    bits: int | None = None  # of a frozen weight of a linear layer: 4 with qlora; null: as hardware.precision holds it
+    double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized too, 0.37 bits a weight less
+    compute: Precision = Precision.bf16  # qlora: what 4-bit weights are multiplied in; fp16 on a GPU without bf16
 
 
 @dataclass(kw_only=True, slots=True)
@@ -165,6 +178,8 @@ class TrainerConfig:
     micro_batch_size: int = 8  # samples per device per forward
     accumulation: int = 1  # micro-batches per optimizer step
     packing: Packing = Packing.shared_prefix  # none needs no special attention, and wastes time on padding
+    activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
+    optimizer: OptimizerKind = OptimizerKind.adamw
     learning_rate: float = 5e-5  # of AdamW, after the warm-up
     weight_decay: float = 0.1  # of AdamW
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW

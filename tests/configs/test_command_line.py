@@ -45,7 +45,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("prepare", ["data.knowledge=nowhere"], "data.knowledge=nowhere does not exist"),
     ("train", [], UNPREPARED),
     ("train", ["experiment=golf_gpt2"], UNPREPARED),
-    ("train", ["model.weights=somewhere"], "is not a source of weights; allowed: random | hub:"),
+    ("train", ["model.weights=somewhere"], "is not a source of weights; allowed: random | tiny:FAMILY | hub:"),
     ("train", ["model.weights=folder:/nowhere"], "there is no folder /nowhere"),
     ("train", ["model=gpt2_124m", "model.weights=openai:125M"], "allowed: openai:124M"),
     ("train", ["model.revision=main"], "model.revision=main is for hub weights"),

@@ -174,6 +174,33 @@ def adapters(work: Work, words: Words) -> Any:
     }
 
 
+def scales(work: Work, words: Words) -> Any:
+    """How the scales of 4-bit blocks are held."""
+    from bitsandbytes.nn import Linear4bit
+
+    from fieldtune.models.run_model import start_model
+
+    built, _ = start_model(work.config("train", words))
+    return [part.weight.quant_state.absmax.dtype for part in built.modules() if isinstance(part, Linear4bit)]
+
+
+def layers_computed(work: Work, words: Words) -> int:
+    """Forward passes of decoder layers in a training."""
+    from fieldtune.models.fused import FusedMLP
+
+    calls, forward = [0], FusedMLP.forward
+
+    def counted(self: Any, x: Any) -> Any:
+        calls[0] += 1
+        return forward(self, x)
+
+    work.done.pop(("train", words), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FusedMLP, "forward", counted)
+        work.run("train", words)
+    return calls[0]
+
+
 def prompt_ids(work: Work, words: Words) -> list[int]:
     from fieldtune.data.encode import Encoder
     from fieldtune.models.run_model import start_model
@@ -362,6 +389,10 @@ def lora(changed: str) -> Case:
     return Case(adapters, (*ROWS, *BYTES), changed, ("adapter=lora",))
 
 
+def qlora(probe: Callable[[Work, Words], Any], changed: str) -> Case:
+    return Case(probe, TRAINED, changed, ("adapter=qlora",))
+
+
 CASES: dict[str, Case] = {
     "name": Case(run_name, ROWS, "name=another"),
     "seed": Case(rows, ROWS, "seed=2"),
@@ -402,10 +433,15 @@ CASES: dict[str, Case] = {
     "adapter.alpha": lora("adapter.alpha=3"),
     "adapter.dropout": lora("adapter.dropout=0.3"),
     "adapter.targets": lora("adapter.targets=[q_proj]"),
+    "adapter.bits": qlora(refusals, "adapter.bits=null"),
+    "adapter.double_quantization": qlora(scales, "adapter.double_quantization=false"),
+    "adapter.compute": qlora(first_losses, "adapter.compute=fp32"),
     "trainer.max_epochs": trained(steps_logged, "trainer.max_epochs=3", "trainer.max_steps=null"),
     "trainer.max_steps": trained(steps_logged, "trainer.max_steps=3"),
     "trainer.micro_batch_size": trained(first_losses, "trainer.micro_batch_size=3"),
     "trainer.packing": trained(computed_tokens, "trainer.packing=rows"),
+    "trainer.activation_checkpointing": trained(layers_computed, "trainer.activation_checkpointing=true"),
+    "trainer.optimizer": trained(figures, "trainer.optimizer=paged_adamw_8bit"),
     "trainer.accumulation": trained(first_losses, "trainer.accumulation=2"),
     "trainer.learning_rate": trained(learning_rates, "trainer.learning_rate=0.02"),
     "trainer.weight_decay": trained(figures, "trainer.weight_decay=1"),

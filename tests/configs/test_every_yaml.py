@@ -35,11 +35,12 @@ FIELDS = {  # the section of the configuration that a group fills
 def words_for(choice: str) -> list[str]:
     """The words that choose a file, and those that it needs beside."""
     group, _, name = choice.partition("/")
-    return [f"{group}={name}", *(["data.path=mine.jsonl"] if choice == "data/jsonl" else [])]
+    needed = {"data/jsonl": ["data.path=mine.jsonl"], "model/hub": ["model.weights=hub:owner/name"]}
+    return [f"{group}={name}", *needed.get(choice, [])]
 
 
 def test_every_file_is_counted() -> None:
-    assert len(FILES) == 32, "a new file under conf is covered here by itself: put the new number"
+    assert len(FILES) == 40, "a new file under conf is covered here by itself: put the new number"
     assert {choice.partition("/")[0] for choice in CHOICES} == {*FIELDS, "experiment"}
     assert set(ROOTS) == {"base", *STAGES}
 

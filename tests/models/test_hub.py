@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from fieldtune.errors import UserError
 from fieldtune.models.hub import _reason, fetch_snapshot
+from fieldtune.models.weights import resolve
 
+from ..stages import compose
 from .servers import COMMIT, Served, serve_hub
 from .test_fetch import flipped
 
@@ -118,6 +121,35 @@ def test_a_gated_repository(hub: Served, tmp_path: Path, kind: str, status: int)
     message = failure(hub, tmp_path)
     assert f"owner/tiny is gated: accept its license at {hub.url}/owner/tiny," in message
     assert "HF_TOKEN" in message
+
+
+def test_a_license_that_the_tokens_account_has_not_accepted(
+    hub: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.status, hub.status_headers = {"api": 403}, {"X-Error-Code": "GatedRepo"}
+    message = failure(hub, tmp_path)
+    assert f"the account of your token has no access: accept its license at {hub.url}/owner/tiny" in message
+    assert "hf_secret" not in message
+
+
+@pytest.mark.parametrize(("revision", "warned"), [(None, True), ("main", True), (COMMIT, False)])
+def test_a_model_that_is_not_pinned_is_told_its_commit(
+    hub: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    revision: str | None,
+    warned: bool,
+) -> None:
+    here = partial(fetch_snapshot, cache=tmp_path / "hub", endpoint=hub.url)
+    monkeypatch.setattr("fieldtune.models.hub.fetch_snapshot", here)
+    more = [f"model.revision={revision}"] if revision else []
+    config = compose(tmp_path, "train", "model=hub", "model.weights=hub:owner/tiny", *more)
+    source = resolve(config.model, config)
+    assert source.folder is not None and source.folder.name == COMMIT
+    line = f"hub:owner/tiny may change on the hub; this is model.revision={COMMIT}"
+    assert [record.getMessage() for record in caplog.records if record.name == "fieldtune"] == [line] * warned
 
 
 def test_a_token_is_sent_and_never_written(hub: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

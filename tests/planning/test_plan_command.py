@@ -107,3 +107,41 @@ def test_of_a_prepared_data_set(
     assert re.search(
         r"plan: 3,382,080 parameters, 3,382,080 trained; 2 steps, [\d,]+ tokens, about .*memory about", log
     )
+
+
+@pytest.fixture
+def mistral_7b(tmp_path: Path) -> str:
+    """Mistral-7B's config.json, as a folder of weights; a plan without a data set reads no more."""
+    from transformers import MistralConfig
+
+    folder = tmp_path / "mistral"
+    MistralConfig(vocab_size=32768, sliding_window=None, dtype="bfloat16").save_pretrained(folder)
+    return f"model.weights=folder:{folder}"
+
+
+def test_qlora_of_a_7b_fits_in_10_gb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mistral_7b: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data=golf", "model=mistral_7b", "model.revision=null", mistral_7b, "adapter=qlora", "hardware=gpu"]
+    small = ["trainer.micro_batch_size=1", "trainer.optimizer=paged_adamw_8bit"]
+    again = "trainer.activation_checkpointing=true"
+    text = said(monkeypatch, capsys, *words, *small, again, "memory=10GB")
+    assert re.search(r"parameters +7,289,966,592 +trainable 41,943,040", text)
+    assert gigabytes(text, "  weights") == pytest.approx(4.31, abs=0.02)
+    assert gigabytes(text, "  optimizer state") == pytest.approx(0.085, abs=0.002)
+    assert gigabytes(text, "together") < 10 and "\nfits: " in text
+
+
+@pytest.mark.slow
+def test_a_7b_that_does_not_fit_is_helped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mistral_7b: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data=golf", "model=mistral_7b", "model.revision=null", mistral_7b, "hardware=gpu", "memory=10GB"]
+    small = ["trainer.micro_batch_size=1", "trainer.optimizer=paged_adamw_8bit"]
+    again = "trainer.activation_checkpointing=true"
+    more = said(monkeypatch, capsys, *words, *small, "adapter=qlora")
+    assert "does not fit" in more and re.search(rf"\n  {again}   [\d.]+ GB; the same gradients", more)
+    lora = said(monkeypatch, capsys, *words, *small, again, "adapter=lora")
+    assert gigabytes(lora, "  weights") > 28 and re.search(r"\n  adapter=qlora   [\d.]+ GB; ", lora)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import TemplateError
 
 from fieldtune.config import TemplateKind
 from fieldtune.errors import UserError
@@ -101,19 +103,49 @@ class Encoder:
 
     def _chat(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
         """The tokenizer's template, rendered up to each assistant turn: what it adds for a turn is that turn."""
+        messages = self._folded(messages)
         plain = [{"role": message.role, "content": message.text} for message in messages if message]
         rendered = ""
         for number, message in enumerate(messages):
             if message is not None and message.role != "assistant":
                 continue
-            opened = self.tokenizer.chat(plain[:number], open_turn=True)
+            opened = self._rendered(plain[:number], open_turn=True)
             self._must_extend(opened, rendered)
             yield Piece(self.tokenizer.encode(opened[len(rendered) :], special=True), trained=False)
             if message is None:
                 return
-            rendered = self.tokenizer.chat(plain[: number + 1], open_turn=False)
+            rendered = self._rendered(plain[: number + 1], open_turn=False)
             self._must_extend(rendered, opened)
             yield from self._answer(rendered[len(opened) :])
+
+    def _folded(self, messages: Sequence[Message | None]) -> Sequence[Message | None]:
+        """The messages for a template without a place for a system text: it begins the first user turn instead."""
+        system, first, *rest = [*messages, None, None] if len(messages) < 2 else messages
+        if system is None or system.role != "system" or self._keeps_system:
+            return messages
+        if first is None or first.role != "user":
+            raise EncodeError("the model's chat template has no system role, and no user turn follows the system text")
+        return [Message("user", (system.text, *first.parts)), *rest]
+
+    @cached_property
+    def _keeps_system(self) -> bool:
+        """Whether the chat template writes a system text before the first user turn, however many turns follow.
+
+        Gemma's refuses it; Mistral's moves it to the last message, and drops it where that is an answer.
+        """
+        turns = [("system", "S1S2"), ("user", "U1U2"), ("assistant", "A1A2"), ("user", "U3U4")]
+        plain = [{"role": role, "content": text} for role, text in turns]
+        try:
+            texts = [self.tokenizer.chat(plain[:count], open_turn=count != 3) for count in (2, 3, 4)]
+        except TemplateError:
+            return False
+        return all(-1 < text.find("S1S2") < text.find("U1U2") for text in texts)
+
+    def _rendered(self, plain: list[dict[str, str]], *, open_turn: bool) -> str:
+        try:
+            return self.tokenizer.chat(plain, open_turn=open_turn)
+        except TemplateError as error:  # turns that do not alternate, a role that it does not know
+            raise EncodeError(f"the model's chat template refuses it: {error}") from None
 
     def _answer(self, text: str) -> Iterator[Piece]:
         """An assistant's turn: words and end token are trained, what the template puts after them is not."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from fieldtune.config import AdapterConfig, AdapterKind
 from fieldtune.errors import UserError
+from fieldtune.models.quantized import numbers
 
 
 def adapt(model: Any, adapter: AdapterConfig) -> Any:
@@ -30,6 +31,6 @@ def adapt(model: Any, adapter: AdapterConfig) -> Any:
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:
-    """(all, trainable) parameters; weights shared by two layers count once."""
+    """(all, trainable) parameters; weights shared by two layers count once, packed ones as what they stand for."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    return sum(map(numbers, parameters)), sum(p.numel() for p in parameters if p.requires_grad)

@@ -18,49 +18,40 @@ from torch.utils.checkpoint import checkpoint
 POSITIONS_PER_CHUNK = 512  # logits held at a time: 512 x vocabulary; more measures no faster
 
 
-class Head:
-    """What makes logits of the last hidden states, as the model itself does.
+def summed_cross_entropy(
+    hidden: Tensor, head: nn.Module, targets: Tensor, counts: Tensor, *, fused: bool = True
+) -> Tensor:
+    """Sum of -count * log p(target), at least fp32. hidden [labels, width], targets [labels], counts [labels].
 
-    cap: a number c for logits c * tanh(x / c), as Gemma 2 has it, or None.
+    fused: a plain head may be taken apart.
     """
-
-    def __init__(self, model: Any, *, fused: bool) -> None:
-        """model: one of transformers. fused: a plain linear head may be taken apart."""
-        self.layer: nn.Module = model.get_output_embeddings()
-        self.cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        plain = type(self.layer) is nn.Linear and self.layer.bias is None and self.cap is None
-        self.plain = fused and plain
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits [positions, vocabulary] of hidden states [positions, width], at least fp32."""
-        logits: Tensor = self.layer(hidden)
-        # Reduced precision is for the matrix product; a sum over a vocabulary is not.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
-
-def summed_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, counts: Tensor) -> Tensor:
-    """Sum of -count * log p(target), at least fp32. hidden [labels, width], targets [labels], counts [labels]."""
     if len(targets) == 0:
         return hidden.sum() * 0.0
     if not torch.is_grad_enabled():
         return (losses(hidden, head, targets) * counts).sum()
-    if head.plain:
-        return _Fused.apply(hidden, head.layer.weight, targets, counts)  # type: ignore[no-any-return, no-untyped-call]
+    if fused and type(head) is nn.Linear and head.bias is None:
+        return _Fused.apply(hidden, head.weight, targets, counts)  # type: ignore[no-any-return, no-untyped-call]
     chunks = _chunks(hidden, targets, counts)
     sums = [checkpoint(_chunk_loss, part, head, *labels, use_reentrant=False) for part, *labels in chunks]
     return torch.stack(sums).sum()
 
 
-def losses(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+def losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """-log p(target) of each label [labels], without gradients."""
     with torch.no_grad():
         parts = _chunks(hidden, targets)
-        return torch.cat([functional.cross_entropy(head(part), labels, reduction="none") for part, labels in parts])
+        return torch.cat(
+            [functional.cross_entropy(_wide(head(part)), labels, reduction="none") for part, labels in parts]
+        )
 
 
-def _chunk_loss(hidden: Tensor, head: Head, targets: Tensor, counts: Tensor) -> Tensor:
-    return (functional.cross_entropy(head(hidden), targets, reduction="none") * counts).sum()
+def _chunk_loss(hidden: Tensor, head: nn.Module, targets: Tensor, counts: Tensor) -> Tensor:
+    return (functional.cross_entropy(_wide(head(hidden)), targets, reduction="none") * counts).sum()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """At least fp32: reduced precision is for the matrix product, a sum over a vocabulary is not."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -101,7 +92,7 @@ class _Fused(torch.autograd.Function):
 def _probed(hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """A chunk's loss, and its gradient with respect to the logits where each label counts once."""
     logits = hidden @ table.t()
-    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    log_p = torch.log_softmax(_wide(logits), dim=-1)
     at = targets[:, None]
     loss = -(log_p.gather(1, at)[:, 0] * counts).sum()
     by_logits = log_p.exp_()

@@ -173,10 +173,15 @@ def fetch_snapshot(name: str, *, revision: str | None, cache: Path | None = None
 
 def _reason(error: Exception, name: str, revision: str | None, endpoint: str) -> str:
     """One line for any failure of the hub's client."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     page, root = f"{endpoint}/{name}", _root(error)
     if isinstance(root, errors.GatedRepoError):
+        if get_token():
+            return (
+                f"the model {name} is gated, and the account of your token has no access: accept its license at {page}"
+                " (a fine-grained token must also be allowed to read gated repositories)"
+            )
         return (
             f"the model {name} is gated: accept its license at {page}, then set HF_TOKEN to a token of that"
             " account (or run `hf auth login`)"

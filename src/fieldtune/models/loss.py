@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fieldtune.models.cross_entropy import Head, losses, summed_cross_entropy
+from fieldtune.models.cross_entropy import losses, summed_cross_entropy
+from fieldtune.models.soft_caps import output_head
 from fieldtune.models.tree_attention import NAME, Layout, Trunk, mask_for, register
 
 
@@ -46,7 +47,7 @@ class LanguageModelLoss(nn.Module):
         Returns the loss summed over the supervised tokens (nats, fp32) and their number.
         """
         at_labels, head = self._hidden_at(ids, where, positions, layout, trunk, keep)
-        return summed_cross_entropy(at_labels, head, targets, counts), counts.sum()
+        return summed_cross_entropy(at_labels, head, targets, counts, fused=self.fused), counts.sum()
 
     def token_losses(
         self, ids: Tensor, where: Tensor, targets: Tensor, positions: Tensor | None, layout: Layout | None, **_: Any
@@ -63,7 +64,7 @@ class LanguageModelLoss(nn.Module):
         layout: Layout | None,
         trunk: Trunk | None = None,
         keep: Trunk | None = None,
-    ) -> tuple[Tensor, Head]:
+    ) -> tuple[Tensor, nn.Module]:
         """The last hidden states at the labels [labels, width], and the head that makes logits of them."""
         inner = unwrapped(self.model)
         packed: dict[str, Any] = {}
@@ -75,7 +76,7 @@ class LanguageModelLoss(nn.Module):
             packed["keep"] = keep
         body = getattr(inner, inner.base_model_prefix)
         hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
-        return hidden.flatten(0, 1).index_select(0, where), Head(inner, fused=self.fused)
+        return hidden.flatten(0, 1).index_select(0, where), output_head(inner)
 
 
 def unwrapped(model: Any) -> Any:

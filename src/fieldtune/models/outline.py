@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fieldtune.config import AdapterConfig, Precision
+from fieldtune.config import AdapterConfig, AdapterKind, Precision
 from fieldtune.data.batches import MicroBatch, Window
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt, parameter_counts
 from fieldtune.models.ledger import Ledger, counting
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
+from fieldtune.models.quantized import numbers
+from fieldtune.models.recompute import recompute_layers
 from fieldtune.models.tree_attention import Trunk
 
 FEW = (2, 3)  # layers of the traced models
@@ -61,7 +63,7 @@ def counts(model: Any) -> Counts:
         parameters=total,
         trainable=trainable,
         tensors=sum(p.requires_grad for p in parameters),
-        in_layers=sum(p.numel() for p in parameters if id(p) not in tables),
+        in_layers=sum(numbers(p) for p in parameters if id(p) not in tables),
         head=head.numel(),
         layers=settings.num_hidden_layers,
         width=settings.hidden_size,
@@ -86,7 +88,19 @@ def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) ->
         warnings.simplefilter("ignore")  # of PEFT's own choices
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
         model.get_input_embeddings().padding_idx = None  # as `weights.build` leaves it
+        if adapter.kind is AdapterKind.qlora:
+            _stand_in_for_packed(model)
         return adapt(model, adapter)
+
+
+class _Unpacked(nn.Linear):
+    """Stands for a packed layer, which `models.fused` leaves as it is; a class of its own is left alone too."""
+
+
+def _stand_in_for_packed(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module) is nn.Linear and module is not model.get_output_embeddings():  # type: ignore[operator]
+            module.__class__ = _Unpacked
 
 
 def held_by(
@@ -95,28 +109,30 @@ def held_by(
     precision: Precision,
     window: Window,
     frozen: torch.dtype = torch.float32,
+    *,
+    recompute: bool = False,
 ) -> dict[str, dict[str, int]]:
     """Bytes that an optimizer step on `window` holds besides the weights and the optimizer's state.
 
     Returns {phase: {part: bytes}} at the peak of each phase; the parts are gradients, activations, logits and
     workspace; copies of weights in half precision count as what made them. frozen: format of the weights that are
-    not trained. `UserError` if the model cannot be traced.
+    not trained. recompute: activation checkpointing. `UserError` if the model cannot be traced.
     """
     window = _few_micro_batches(window)
     with torch.random.fork_rng(devices=[]):  # a training that plans itself draws the same numbers
-        return _held(settings, adapter, precision, window, frozen)
+        return _held(settings, adapter, precision, window, frozen, recompute)
 
 
 def _held(
-    settings: Any, adapter: AdapterConfig, precision: Precision, window: Window, frozen: torch.dtype
+    settings: Any, adapter: AdapterConfig, precision: Precision, window: Window, frozen: torch.dtype, recompute: bool
 ) -> dict[str, dict[str, int]]:
     layers = settings.get_text_config().num_hidden_layers
     low, high = FEW if layers > max(FEW) else (layers, layers)
     try:
-        fewer = _trace(_on_fakes(settings, adapter, low, frozen), window, precision)
+        fewer = _trace(_on_fakes(settings, adapter, low, frozen, recompute), window, precision)
         if low == high:
             return fewer
-        more = _trace(_on_fakes(settings, adapter, high, frozen), window, precision)
+        more = _trace(_on_fakes(settings, adapter, high, frozen, recompute), window, precision)
     except UserError:
         raise
     except Exception as error:  # an architecture that does something fake tensors cannot
@@ -133,10 +149,12 @@ def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -
 
 
 def _on_fakes(
-    settings: Any, adapter: AdapterConfig, layers: int, frozen: torch.dtype
+    settings: Any, adapter: AdapterConfig, layers: int, frozen: torch.dtype, recompute: bool
 ) -> tuple[FakeTensorMode, LanguageModelLoss]:
     """The network of a few layers on fake tensors of the CPU."""
     network = LanguageModelLoss(outline(settings, adapter, layers))
+    if recompute:
+        recompute_layers(network.model, same_dropout=False)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     made: dict[int, Any] = {}  # a tensor that two layers share stays one
     with mode:

@@ -17,6 +17,7 @@ from fieldtune.models.scoring import row_losses
 ADVICE = "give trainer.packing=none"
 TRIED_TOKENS = 24  # of each of two rows
 LARGEST_DIFFERENCE = 0.01  # nats a token; of another context it is far more, of rounding in fp32 far less
+LARGEST_ROUNDED = 0.05  # the same where products are rounded to 16 bits
 
 
 def must_pack_exactly(network: LanguageModelLoss, rows: Sequence[Encoded], context_length: int) -> None:
@@ -31,9 +32,25 @@ def must_pack_exactly(network: LanguageModelLoss, rows: Sequence[Encoded], conte
         )
     if not getattr(unwrapped(network.model), "_supports_attention_backend", False) and settings.model_type != "gpt2":
         raise UserError(f"{name} does not let its attention be chosen, which packing needs; {ADVICE}")
-    worst = _largest_difference(network, [_tried(row) for row in rows[:2]])
-    if not worst <= LARGEST_DIFFERENCE:
+    worst = _largest_difference(network, rows, Packing.rows, Packing.shared_prefix)
+    if not worst <= _tolerance(network):
         raise UserError(f"{name} gives other losses in a pack than alone (by {worst:.3g} nats a token); {ADVICE}")
+
+
+def must_score_exactly(network: LanguageModelLoss, rows: Sequence[Encoded]) -> None:
+    """`UserError` unless padded rows get the losses that the model itself gives them.
+
+    Some families do something with the logits in their own forward, which the loss, that calls its parts, must know of.
+    """
+    worst = _largest_difference(network, rows, Packing.none)
+    if not worst <= _tolerance(network):
+        name = type(unwrapped(network.model)).__name__
+        raise UserError(f"{name} cannot be trained here: its losses would be wrong by {worst:.3g} nats a token")
+
+
+def _tolerance(network: LanguageModelLoss) -> float:
+    """Packed weights are multiplied in 16 bits, most of the time."""
+    return LARGEST_ROUNDED if getattr(unwrapped(network.model), "is_loaded_in_4bit", False) else LARGEST_DIFFERENCE
 
 
 def _tried(row: Encoded) -> Encoded:
@@ -43,8 +60,9 @@ def _tried(row: Encoded) -> Encoded:
 
 
 @torch.no_grad()
-def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded]) -> float:
-    """Between a token's loss in a pack and alone, by plain transformers code."""
+def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded], *packings: Packing) -> float:
+    """Between a token's loss in a pack and alone, by plain transformers code, of the beginnings of two rows."""
+    rows = [_tried(row) for row in rows[:2]]
     was_training = network.training
     network.eval()
     try:
@@ -53,7 +71,7 @@ def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded]) -> 
         # Once sharing their beginning, once not; the second row is also a copy that ends elsewhere.
         together = [*rows, Encoded(np.concatenate([rows[0].ids[:-1], rows[-1].ids[-1:]]), rows[0].trained)]
         differences = []
-        for packing in (Packing.rows, Packing.shared_prefix):
+        for packing in packings:
             losses = row_losses(network, together, pad_id=0, batch_size=len(together), packing=packing)
             for row, (found, _) in zip(together, losses, strict=True):
                 ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(device)

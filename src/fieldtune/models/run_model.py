@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from fieldtune.config import Accelerator, Config, Precision
+from fieldtune.config import Accelerator, Config
 from fieldtune.data.encode import Encoder
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
+from fieldtune.models.quantized import DTYPES, packed
 from fieldtune.models.tokenizer import Tokenizer, load_tokenizer
 from fieldtune.models.weights import Source, build, resolve
 from fieldtune.runs import Run
@@ -24,7 +25,7 @@ def start_model(config: Config) -> tuple[Any, Tokenizer]:
     torch.manual_seed(config.seed)
     source = resolve(config.model, config)
     tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
-    model = build(config.model, source)
+    model = build(config.model, source, packed(config))
     known = model.get_input_embeddings().num_embeddings
     if tokenizer.end_id >= known:
         raise UserError(
@@ -69,21 +70,18 @@ class RunModel:
     def _get(self, name: str, load: Any) -> Any:
         if self._loaded != name:
             self._model = None  # so that two models are never held at once
-            self._model = load().to(self._device, _dtype(self._config)).eval()
+            model = load().to(self._device)
+            if packed(self._config) is None:  # packed weights have formats of their own
+                model = model.to(DTYPES[self._config.hardware.precision])
+            self._model = model.eval()
             self._loaded = name
         return self._model
 
     def _load_base(self) -> Any:
         torch.manual_seed(self._config.seed)
-        return build(self._config.model, resolve(self._config.model, self._config))
+        return build(self._config.model, resolve(self._config.model, self._config), packed(self._config))
 
     def _load_adapted(self) -> Any:
         from peft import PeftModel
 
         return PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))
-
-
-def _dtype(config: Config) -> torch.dtype:
-    return {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}[
-        config.hardware.precision
-    ]

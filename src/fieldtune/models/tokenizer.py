@@ -125,14 +125,24 @@ class PretrainedTokenizer:
             raise UserError(f"{folder} holds no tokenizer that transformers can read ({reason})") from None
         if self._tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer in {folder} names no end token; set eos_token in its tokenizer_config.json")
-        self.end_id = int(self._tokenizer.eos_token_id)
-        self.stop_ids = frozenset({self.end_id})
-        pad = self._tokenizer.pad_token_id
-        self.pad_id = int(pad) if pad is not None else self.end_id
         self.size = len(self._tokenizer)
         self._specials: dict[int, str] = {
             index: token.content for index, token in self._tokenizer.added_tokens_decoder.items() if token.special
         }
+        end = int(self._tokenizer.eos_token_id)
+        self.end_id = self._end_of_turn() or end
+        self.stop_ids = frozenset({self.end_id, end})
+        pad = self._tokenizer.pad_token_id
+        self.pad_id = int(pad) if pad is not None else end
+
+    def _end_of_turn(self) -> int | None:
+        """The special token that the chat template writes after an answer: Gemma's is not the tokenizer's end token."""
+        if not self._tokenizer.chat_template:
+            return None
+        answer = "A1B2"
+        text = self.chat([{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}], open_turn=False)
+        after = self.encode(text.rpartition(answer)[2], special=True)
+        return next((index for index in after if index in self._specials), None)
 
     @property
     def native(self) -> Any:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fieldtune.models.soft_caps import capped_attention
+
 NAME = "fieldtune"  # of this attention among those of transformers
 BLOCKS_ON = "cpu"  # the device type on which blocks are used; others use the mask
 BLOCK = 128  # queries of a block: 64 to 256 measure alike, more compute too much above the diagonal
@@ -74,6 +76,8 @@ class Trunk:
         self.leaves: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        if layer in self.made:  # computed again for the backward pass
+            return
         self.made[layer] = (key, value)
         wide = torch.promote_types(key.dtype, torch.float32)
         self.leaves[layer] = (_leaf(key, wide), _leaf(value, wide))
@@ -272,6 +276,9 @@ def attention(
 
     trunk: what this pass continues, where its layout says so. keep: what other passes will continue, to be filled.
     """
+    if kwargs.get("softcap") is not None:
+        scale, cap = scaling or query.shape[-1] ** -0.5, kwargs["softcap"]
+        return capped_attention(module, query, key, value, attention_mask, cap, scale, layout, trunk, keep, dropout)
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

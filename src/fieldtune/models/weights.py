@@ -1,6 +1,7 @@
 """From `model.weights` to a folder of files, and from there to a model: one route for every source.
 
 random          nothing: the shape of the configuration, weights from the seed
+tiny:FAMILY     random weights of a small mistral, gemma or gemma2, made once into the cache
 hub:OWNER/NAME  a folder in the hub's form, downloaded and checked
 folder:PATH     such a folder, or one with OpenAI's original TensorFlow checkpoint of GPT-2
 openai:124M     OpenAI's checkpoint, downloaded (with the backup address) and checked
@@ -23,6 +24,7 @@ from filelock import FileLock
 from fieldtune.config import Config, Family, ModelConfig
 from fieldtune.errors import UserError
 from fieldtune.loading import load
+from fieldtune.models.quantized import Packed, settle
 from fieldtune.runs import find_run
 
 log = logging.getLogger("fieldtune")
@@ -44,10 +46,12 @@ def resolve(model: ModelConfig, config: Config) -> Source:
         return Source(None)
     if kind == "folder":
         return Source(Path(rest))
-    if kind == "hub":
-        from fieldtune.models.hub import fetch_snapshot
+    if kind == "tiny":
+        from fieldtune.models.tiny import ensure_tiny
 
-        return Source(fetch_snapshot(rest, revision=model.revision))
+        return Source(ensure_tiny(rest, cache))
+    if kind == "hub":
+        return Source(_fetched(model, rest))
     if kind == "openai":
         from fieldtune.models.gpt2_openai import ensure_checkpoint
 
@@ -55,6 +59,15 @@ def resolve(model: ModelConfig, config: Config) -> Source:
     if kind == "package":
         return Source(convert_packaged_gguf(rest, cache))
     return _earlier_run(rest, config)
+
+
+def _fetched(model: ModelConfig, name: str) -> Path:
+    from fieldtune.models.hub import fetch_snapshot
+
+    folder = fetch_snapshot(name, revision=model.revision)
+    if model.revision != folder.name:  # a snapshot's folder is called by its commit
+        log.warning("%s may change on the hub; this is model.revision=%s", model.weights, folder.name)
+    return folder
 
 
 def _earlier_run(folder: str, config: Config) -> Source:
@@ -73,14 +86,18 @@ def _earlier_run(folder: str, config: Config) -> Source:
     return Source(base.folder, run.folder / "adapter")
 
 
-def build(model: ModelConfig, source: Source) -> Any:
-    """The model in fp32 with its weights, before any adapter. Shapes are checked against the configuration."""
+def build(model: ModelConfig, source: Source, packed: Packed | None = None) -> Any:
+    """The model in fp32, or packed into 4 bits, with its weights, before any adapter. Shapes are checked against the
+    configuration."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    built = _gpt2(model, source) if model.family is Family.gpt2 else _causal_lm(model, source)
+    built = _gpt2(model, source) if model.family is Family.gpt2 else _causal_lm(model, source, packed)
     if source.adapter is not None:
         from peft import PeftModel
+
+        if packed is not None:  # merging into 4 bits would round the adapter away
+            raise UserError(f"model.weights={model.weights} is an adapter, which adapter=qlora cannot start from")
 
         built = PeftModel.from_pretrained(built, str(source.adapter)).merge_and_unload()
         built.requires_grad_(True)  # PEFT froze the base, and merging does not undo that
@@ -138,12 +155,23 @@ def _same_shape(model: ModelConfig, wanted: dict[str, int | None], found: dict[s
         )
 
 
-def _causal_lm(model: ModelConfig, source: Source) -> Any:
+def _causal_lm(model: ModelConfig, source: Source, packed: Packed | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     assert source.folder is not None  # `check` refuses random weights for this family
-    _read_settings(source.folder)
-    return _load_strictly(AutoModelForCausalLM, source.folder)
+    settings = _read_settings(source.folder)
+    if getattr(settings, "quantization_config", None):
+        raise UserError(
+            f"the weights of {model.weights} are quantized already; give the model that they were made of "
+            "(adapter=qlora packs it itself)"
+        )
+    wanted = dict(packed.loading()) if packed is not None else {}
+    if getattr(settings, "attn_logit_softcapping", None):  # transformers' default attention cannot do it
+        wanted["attn_implementation"] = "eager"
+    built = _load_strictly(AutoModelForCausalLM, source.folder, **wanted)
+    if packed is not None:
+        settle(built)
+    return built
 
 
 def _read_settings(folder: Path) -> Any:
@@ -169,9 +197,8 @@ def _load_strictly(architecture: Any, folder: Path, **settings: Any) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             weights_only=True,
-            dtype=torch.float32,
             output_loading_info=True,
-            **settings,
+            **{"dtype": torch.float32, **settings},
         )
     except UnpicklingError:  # its own message advises to load the file unsafely
         raise UserError(

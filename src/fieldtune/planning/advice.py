@@ -65,8 +65,12 @@ def _groups(config: Config) -> Iterator[tuple[list[tuple[str, ...]], str]]:
     yield rows, "the same gradients, somewhat slower"
     if config.hardware.accelerator is Accelerator.gpu and config.hardware.precision is Precision.fp32:
         yield [("hardware.precision=bf16",)], "less precise activations"
+    if not trainer.activation_checkpointing:
+        yield [("trainer.activation_checkpointing=true",)], "the same gradients, about a third slower"
     if config.adapter.kind is AdapterKind.none:
         yield [("adapter=lora",)], "an adapter is trained, not the whole model"
+    if config.adapter.kind is not AdapterKind.qlora and config.model.family is not Family.gpt2:
+        yield [("adapter=qlora",)], "an adapter is trained on a base in 4 bits"
     shorter: list[tuple[str, ...]] = []
     length = config.model.context_length
     while length // 2 >= SHORTEST:

@@ -7,13 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldtune.config import Accelerator, Config, Family, Packing, Precision, TokenizerKind, to_mapping
+from fieldtune.config import (
+    Accelerator,
+    AdapterConfig,
+    AdapterKind,
+    Config,
+    Family,
+    OptimizerKind,
+    Packing,
+    Precision,
+    TokenizerKind,
+    to_mapping,
+)
 from fieldtune.models.outline import Counts, counts, held_by, outline
+from fieldtune.models.quantized import DTYPES
 from fieldtune.models.weights import Source, architecture, resolve
 from fieldtune.planning.machine import Machine
-from fieldtune.planning.memory import FP32, Answering, Memory, answering_memory, training_memory
+from fieldtune.planning.memory import (
+    FP32,
+    NF4,
+    NF4_DOUBLE,
+    STATE,
+    STATE_8BIT,
+    Answering,
+    Memory,
+    answering_memory,
+    training_memory,
+)
 from fieldtune.planning.work import Work, work_of_config
 from fieldtune.runs import list_runs
+
+STEP_KEYS = ("micro_batch_size", "accumulation", "packing", "activation_checkpointing", "optimizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +75,38 @@ def plan(config: Config, machine: Machine) -> Plan:
 def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> Memory:
     """The peak of training on one device, of transformers' `settings` and the largest window of the work."""
     gpu = config.hardware.accelerator is Accelerator.gpu
-    held = held_by(settings, config.adapter, config.hardware.precision, work.heaviest)
+    trainer, half = config.trainer, config.hardware.precision is not Precision.fp32
+    bits = weight_bits(config.adapter)
+    held = held_by(
+        settings,
+        config.adapter,
+        config.hardware.precision,
+        work.heaviest,
+        DTYPES[config.hardware.precision if bits < 16 else Precision.fp32],
+        recompute=trainer.activation_checkpointing,
+    )
     if gpu and config.trainer.packing is not Packing.none:
         held = {phase: _with_masks(parts, config, counted, work) for phase, parts in held.items()}
     held["optimizer"] = {"gradients": FP32 * counted.trainable}
     if config.hardware.precision is Precision.fp16:  # AdamW step by step, not fused, for the loss is scaled
         held["optimizer"]["workspace"] = FP32 * counted.trainable
     file_bytes = _read_beside(config, settings) * counted.parameters
-    return training_memory(counted, held.values(), gpu=gpu, file_bytes=file_bytes)
+    return training_memory(
+        counted,
+        held.values(),
+        gpu=gpu,
+        file_bytes=file_bytes if bits >= 16 else 0,  # packed as they are read
+        bits=bits,
+        rest=2 if half else FP32,
+        state=STATE_8BIT if trainer.optimizer is OptimizerKind.paged_adamw_8bit else STATE,
+    )
+
+
+def weight_bits(adapter: AdapterConfig) -> float:
+    """Of a frozen weight of a linear layer, its share of the scales included."""
+    if adapter.kind is not AdapterKind.qlora:
+        return 32
+    return NF4_DOUBLE if adapter.double_quantization else NF4
 
 
 def _needs_no_files(config: Config) -> bool:
@@ -77,7 +125,8 @@ def _with_masks(parts: Mapping[str, int], config: Config, counted: Counts, work:
     """On a GPU packed attention has a mask, kept by each layer: token by token, in the number format of training."""
     largest = max(batch["ids"].numel() for batch in work.heaviest["micro_batches"])
     size = 4 if config.hardware.precision is Precision.fp32 else 2
-    masks = counted.layers * largest * largest * size
+    layers = 1 if config.trainer.activation_checkpointing else counted.layers
+    masks = layers * largest * largest * size
     return {**parts, "activations": parts.get("activations", 0) + (masks if parts.get("activations") else 0)}
 
 
@@ -85,14 +134,17 @@ def _answering(config: Config, counted: Counts, work: Work) -> Answering:
     tokens = min(config.model.context_length, work.prompt + config.evaluation.max_new_tokens)
     gpu = config.hardware.accelerator is Accelerator.gpu
     half = config.hardware.precision is not Precision.fp32
-    return answering_memory(counted, config.evaluation.batch_size, tokens, gpu=gpu, half=half)
+    return answering_memory(
+        counted, config.evaluation.batch_size, tokens, gpu=gpu, half=half, bits=weight_bits(config.adapter)
+    )
 
 
-def operations(counted: Counts, work: Work) -> float:
+def operations(counted: Counts, work: Work, *, recompute: bool = False) -> float:
     """Floating-point operations of a run's matrix products, evaluations included, samples not.
 
     A token costs two a parameter forward, two for its input's gradient, and two for the gradient of a trained
     parameter (arXiv 2001.08361). The head sees the tokens with a label only.
+    recompute: layers are passed forward twice (activation checkpointing).
     """
     frozen = counted.trainable < counted.in_layers
     attention = 2 * counted.layers * counted.width * work.length  # two products with half of the row, on average
@@ -100,7 +152,8 @@ def operations(counted: Counts, work: Work) -> float:
     a_label = 2 * counted.head
     backward = 1 if frozen else 2
     extra = 2 * counted.trainable if frozen else 0
-    training = work.computed * ((1 + backward) * a_token + extra) + work.supervised * (1 + backward) * a_label
+    passes = 1 + backward + int(recompute)
+    training = work.computed * (passes * a_token + extra) + work.supervised * (1 + backward) * a_label
     share = work.supervised / max(1, work.tokens)
     return float(training + work.evaluations * work.val_tokens * (a_token + share * a_label))
 
@@ -112,7 +165,8 @@ def _time(config: Config, counted: Counts, work: Work, machine: Machine) -> tupl
         return seconds * work.steps, f"{seconds:.3g} s a step measured in {folder}, evaluations not counted"
     if machine.rate is None:
         return None, machine.says_rate
-    return operations(counted, work) / machine.rate, machine.says_rate
+    recompute = config.trainer.activation_checkpointing
+    return operations(counted, work, recompute=recompute) / machine.rate, machine.says_rate
 
 
 def measured_step(config: Config) -> tuple[float, Path] | None:
@@ -127,5 +181,5 @@ def measured_step(config: Config) -> tuple[float, Path] | None:
 
 
 def _what_a_step_does(config: Mapping[str, Any]) -> dict[str, Any]:
-    trainer = {name: config["trainer"].get(name) for name in ("micro_batch_size", "accumulation", "packing")}
+    trainer = {name: config["trainer"].get(name) for name in STEP_KEYS}
     return {"trainer": trainer, **{name: config[name] for name in ("data", "model", "adapter", "hardware")}}

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fieldtune.config import Precision, Scheduler, TrainerConfig
+from fieldtune.config import OptimizerKind, Precision, Scheduler, TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.errors import UserError
 from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.models.quantized import make_optimizer
 from fieldtune.training.state_files import random_state, set_random_state
 from fieldtune.training.team import Team
 from fieldtune.training.window import backward_window
@@ -99,14 +100,17 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings
-        optimizer = AdamW(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            lr=settings.learning_rate,
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        wanted: dict[str, Any] = {
+            "lr": settings.learning_rate,
+            "betas": (settings.betas[0], settings.betas[1]),
+            "weight_decay": settings.weight_decay,
+        }
+        if settings.optimizer is OptimizerKind.paged_adamw_8bit:
+            optimizer = make_optimizer(trained, **wanted)
+        else:
             # A fused step unscales fp16 gradients by itself, after the place where they are clipped.
-            fused=self.precision is not Precision.fp16,
-        )
+            optimizer = AdamW(trained, **wanted, fused=self.precision is not Precision.fp16)
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.rate_factor)}
 
     def rate_factor(self, step: int) -> float:

@@ -18,7 +18,8 @@ from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import parameter_counts
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
-from fieldtune.models.packable import must_pack_exactly
+from fieldtune.models.packable import must_pack_exactly, must_score_exactly
+from fieldtune.models.recompute import recompute_layers
 from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
@@ -57,8 +58,12 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         torch.manual_seed(config.seed + team.rank.number)
     # Layers whose weights are shared out are called as they are: that is when their weights are put together.
     network = LanguageModelLoss(model, fused=not team.shares_samples)
+    if config.trainer.activation_checkpointing:
+        recompute_layers(model)
     if config.trainer.packing is not Packing.none:
         must_pack_exactly(network, rows.encoded, config.model.context_length)
+    elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
+        must_score_exactly(network, rows.encoded)
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
     watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
