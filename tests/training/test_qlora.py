@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune import runs
-from fieldtune.config import load
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import load_split
 from fieldtune.datasets import find
+from fieldtune.loading import load
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.run_model import RunModel, start_model
 from fieldtune.models.scoring import mean_loss, row_losses

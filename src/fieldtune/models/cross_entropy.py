@@ -30,7 +30,7 @@ def summed_cross_entropy(
     if not torch.is_grad_enabled():
         return (losses(hidden, head, targets) * counts).sum()
     if fused and type(head) is nn.Linear and head.bias is None:
-        return _Fused.apply(hidden, head.weight, targets, counts)  # type: ignore[no-any-return, no-untyped-call]
+        return _Fused.apply(hidden, head.weight, targets, counts)
     chunks = _chunks(hidden, targets, counts)
     sums = [checkpoint(_chunk_loss, part, head, *labels, use_reentrant=False) for part, *labels in chunks]
     return torch.stack(sums).sum()
@@ -39,14 +39,15 @@ def summed_cross_entropy(
 def losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """-log p(target) of each label [labels], without gradients."""
     with torch.no_grad():
-        parts = _chunks(hidden, targets)
-        return torch.cat(
-            [functional.cross_entropy(_wide(head(part)), labels, reduction="none") for part, labels in parts]
-        )
+        return torch.cat([_losses(part, head, labels) for part, labels in _chunks(hidden, targets)])
+
+
+def _losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(_wide(head(hidden)), targets, reduction="none")
 
 
 def _chunk_loss(hidden: Tensor, head: nn.Module, targets: Tensor, counts: Tensor) -> Tensor:
-    return (functional.cross_entropy(_wide(head(hidden)), targets, reduction="none") * counts).sum()
+    return (_losses(hidden, head, targets) * counts).sum()
 
 
 def _wide(logits: Tensor) -> Tensor:
