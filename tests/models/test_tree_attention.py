@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fieldtune.data.packing import pack_window
-from fieldtune.models import tree_attention
+from fieldtune.models import block_attention, tree_attention
+from fieldtune.models.layout import Layout
 from fieldtune.models.loss import LanguageModelLoss
-from fieldtune.models.tree_attention import Layout, attend
+from fieldtune.models.tree_attention import attend
 from fieldtune.training.window import backward_window
 from tests.models.tiny import rows_alike, tied_llama, tiny_gpt2
 
@@ -24,7 +25,7 @@ LAYOUT = Layout(
 @pytest.mark.parametrize("groups", [3, 9])
 @pytest.mark.parametrize("block", [4, 128])
 def test_blocks_equal_a_mask(groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_attention, "BLOCK", block)
+    monkeypatch.setattr(block_attention, "BLOCK", block)
     torch.manual_seed(0)
 
     def made(heads: int, tokens: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import Encoded
-from fieldtune.models.tree_attention import Layout
+from fieldtune.models.layout import Layout
 
 
 class MicroBatch(TypedDict):

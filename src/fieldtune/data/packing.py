@@ -18,7 +18,7 @@ import torch
 from fieldtune.data.batches import MicroBatch, Window
 from fieldtune.data.encode import Encoded
 from fieldtune.data.trie import FEWEST_TOKENS_SAVED, Ids, Segment, segments, trie_order
-from fieldtune.models.tree_attention import Layout
+from fieldtune.models.layout import Layout
 
 Span = tuple[int, int, int, int]
 

@@ -1,7 +1,7 @@
 """Rows as a tree: what they have in common at their beginning is found from the token ids and stands there once.
 
 A row's tokens are the segments on its way from a root to its end. Segments come in depth-first order, so that
-everything below a segment follows it without a gap: the shape that attention needs (see `models.tree_attention`).
+everything below a segment follows it without a gap: the shape that attention needs (see `models.block_attention`).
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fieldtune.models.cross_entropy import losses, summed_cross_entropy
+from fieldtune.models.layout import Layout
 from fieldtune.models.soft_caps import output_head
-from fieldtune.models.tree_attention import NAME, Layout, Trunk, mask_for, register
+from fieldtune.models.tree_attention import NAME, Trunk, mask_for, register
 
 
 class LanguageModelLoss(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from fieldtune.models.tree_attention import Layout, Trunk
+    from fieldtune.models.layout import Layout
+    from fieldtune.models.tree_attention import Trunk
 
 
 def capped_attention(
