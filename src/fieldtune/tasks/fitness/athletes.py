@@ -30,9 +30,10 @@ from fieldtune.tasks.fitness.sessions import ENDURANCE, UNKNOWN_WEEK, session_of
 ENOUGH_DAYS = 28  # of history, from which the load model says something
 PLANNED, RECENT = 3, 2  # upcoming workouts and recent sessions told to the coach at most
 NAMES = (
-    "Ana Ben Carla David Emma Felix Grace Hugo Ines Jonas Kira Liam Mara Nils Olga Paul Rosa Sven Tina Uwe Vera Will "
-    "Yara Zoe Amir Bao Chidi Dana Elio Farah Goran Hana Ivo Jin Kofi Lena Mateo Noor Omar Priya Quinn Ravi Sara Tomas"
-).split()
+    "Ana", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam",
+    "Mara", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tina", "Uwe", "Vera", "Will", "Yara", "Zoe",
+    "Amir", "Bao", "Chidi", "Dana", "Elio", "Farah", "Goran", "Hana",
+)  # fmt: skip
 # Training days a week: (weekday from Monday, kind, share of the week's TSS). No hard day beside another.
 WEEKS: dict[int, tuple[tuple[int, str, float], ...]] = {
     3: ((1, "threshold", 0.30), (3, "easy", 0.28), (5, "long", 0.42)),

@@ -9,7 +9,7 @@ The order is health, then exhaustion, then what the athlete asks for:
     very_fatigued               the next workout is halved and easy, whatever was asked
     time, day_off, no_equipment the workout of the named day is shortened, skipped, or replaced in the same way
     tired                       the next workout is cut to three quarters
-    more, extra                 when fresh or detraining: a fifth more, or half an easy hour on the free day; else nothing
+    more, extra                 when fresh or detraining: a fifth more, or half an easy hour that day; else nothing
     fine, catch_up, off_topic   nothing changes: missed training is not made up for, and other questions are refused
 """
 

@@ -103,4 +103,3 @@ def _go_hard(status: str, named: str, asked: list[str]) -> str:
     if status in EXHAUSTED or status == "fatigued":
         return f"No. Your {named}: keep it easy."
     return f"Yes. Your {named}." if status in RESTED else f"Only if it is in the plan. Your {named}."
-

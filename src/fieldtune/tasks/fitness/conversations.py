@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldtune.records import Example, Message, Rejected
+from fieldtune.sources.json_text import NotJson, strict_json
 from fieldtune.sources.tabular import read_rows
 from fieldtune.tasks.fitness import prompt, safety
 from fieldtune.tasks.fitness.schema import ANSWERS, Context
-from fieldtune.tasks.fitness.validation import NotJson, Problem, check_answer, check_context, parse_part, strict_json
+from fieldtune.tasks.fitness.validation import Problem, check_answer, check_context, parse_part
 
 SOURCE = "conversations"
 SHOWN = 500  # characters of a refused row that are kept

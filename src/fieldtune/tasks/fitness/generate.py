@@ -158,7 +158,8 @@ def _change_of(item: PlannedWorkout, decision: Decision) -> dict[str, Any]:
     found: dict[str, Any] = {"workout_id": item.id, "date": str(item.date), "action": decision.action}
     if decision.new is None:
         return found
-    new, changes = decision.new, {}
+    new = decision.new
+    changes: dict[str, Any] = {}
     if decision.action == "replace":
         changes = {"name": new.name, "sport": new.sport}
     changes["duration_minutes"] = {"from": item.duration_minutes, "to": new.minutes}
@@ -207,7 +208,9 @@ def _week(rng: random.Random, history: History, days: Days, data: Data, name: st
     free = sorted(rng.sample(range(7), rng.choice((2, 3, 3, 4, 4, 5))))
     made = coach.week(told, free, hurt)
     goal = rng.choice(wording.GOALS.get(sport, wording.GOALS["running"]))
-    goals = rng.choice(wording.GOAL_FRAMES).format(goal=goal, goal_capital=goal.capitalize(), weeks=rng.randrange(3, 20))
+    goals = rng.choice(wording.GOAL_FRAMES).format(
+        goal=goal, goal_capital=goal.capitalize(), weeks=rng.randrange(3, 20)
+    )
     limits = rng.choice(wording.CONSTRAINT_FRAMES).format(days=_listed([day_of(day) for day, _ in made]))
     if hurt:
         part = rng.choice(coach.affected(sport))
@@ -224,9 +227,7 @@ def _listed(days: Sequence[str]) -> str:
     return f"{', '.join(days[:-1])} and {days[-1]}"
 
 
-def _week_answer(
-    rng: random.Random, told: Context, made: Sequence[tuple[Date, Session]], focus: str
-) -> dict[str, Any]:
+def _week_answer(rng: random.Random, told: Context, made: Sequence[tuple[Date, Session]], focus: str) -> dict[str, Any]:
     total, minutes = sum(new.tss for _, new in made), sum(new.minutes for _, new in made)
     (first_day, first), (last_day, last) = made[0], made[-1]
     tsb = told.current_metrics.form_tsb

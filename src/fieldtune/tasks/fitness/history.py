@@ -19,6 +19,7 @@ LEAST_DAYS = 6  # of history, for an athlete to be told of
 TWENTY_MINUTES, FTP_SHARE = 1200, 0.95  # threshold power is 95 % of the best twenty minutes (Coggan and Allen)
 LTHR_SHARE = 0.9  # of the highest heart rate
 MOST_TSS, MOST_MINUTES = 500.0, 480
+SPORT_NAMES: tuple[Sport, ...] = get_args(Sport)
 SPORTS: dict[str, Sport] = {"run": "running", "ride": "cycling", "bike": "cycling", "swim": "swimming", "row": "rowing"}
 
 
@@ -31,7 +32,9 @@ def read_histories(path: Path) -> Iterator[History | Rejected]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     files = [file for file in files if file.suffix.lower() in (".csv", ".fit")]
     if not files:
-        raise UserError(f"data.logs={path} holds no .csv and no .fit file; give a training log or a folder of FIT files")
+        raise UserError(
+            f"data.logs={path} holds no .csv and no .fit file; give a training log or a folder of FIT files"
+        )
     for file in files:
         for item in _sessions(file, file.parent.name if path.is_dir() else file.stem):
             if isinstance(item, Rejected):
@@ -41,7 +44,9 @@ def read_histories(path: Path) -> Iterator[History | Rejected]:
     for name, sessions in recorded.items():
         days = (max(item.date for item in sessions) - min(item.date for item in sessions)).days
         if days < LEAST_DAYS:
-            yield Rejected(str(path), 0, f"athlete {name}: {days + 1} days of history; {LEAST_DAYS + 1} are needed", name)
+            yield Rejected(
+                str(path), 0, f"athlete {name}: {days + 1} days of history; {LEAST_DAYS + 1} are needed", name
+            )
         else:
             yield history_of(name, sessions)
 
@@ -96,10 +101,9 @@ def _best_mean(values: Sequence[float], count: int) -> float:
 
 def sport_of(name: str) -> Sport:
     """Our name of a sport as logs call it; `other` if we have none."""
-    known = get_args(Sport)
-    text = name.strip().lower()
+    text, known = name.strip().lower(), {str(sport): sport for sport in SPORT_NAMES}
     if text in known:
-        return known[known.index(text)]
+        return known[text]
     return next((sport for word, sport in SPORTS.items() if word in text), "other")
 
 

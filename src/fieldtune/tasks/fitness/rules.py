@@ -124,13 +124,17 @@ def _ranges(field: str, changes: Changes) -> Found:
     if changes.sport == "rest" and minutes is not None and tss is not None and (minutes.to or tss.to):
         yield f"{field}.sport", "given rest with duration or TSS; allowed for rest: 0 minutes and TSS 0"
     if changes.sport != "rest" and minutes is not None and minutes.to < LEAST_MINUTES:
-        yield f"{field}.duration_minutes.to", f"given {minutes.to}; allowed: {LEAST_MINUTES} to 480 (skip, or rest, for 0)"
+        yield (
+            f"{field}.duration_minutes.to",
+            f"given {minutes.to}; allowed: {LEAST_MINUTES} to 480 (skip, or rest, for 0)",
+        )
     same_level = level is None or level.from_ == level.to
-    if changes.sport is None and same_level and minutes is not None and tss is not None:
-        if (minutes.to - minutes.from_) * (tss.to - tss.from_) < 0:
+    if minutes is not None and tss is not None:
+        against = (minutes.to - minutes.from_) * (tss.to - tss.from_) < 0
+        if against and same_level and changes.sport is None:
             yield f"{field}.estimated_tss.to", f"given {tss.to}; allowed: TSS goes where the duration goes"
-    if minutes is not None and tss is not None and minutes.to:
-        yield from _rate(f"{field}.estimated_tss.to", minutes.to, tss.to)
+        if minutes.to:
+            yield from _rate(f"{field}.estimated_tss.to", minutes.to, tss.to)
 
 
 def _agrees(field: str, item: Modification, told: Context) -> Found:

@@ -36,14 +36,17 @@ KNOWN_DAYS = 28  # of history
 HARD_RATE = 70.0  # TSS an hour from which a workout is hard
 EASY_RATE = 50.0  # TSS an hour up to which a workout is easy
 
-_BODY = r"(?:knees?|achilles|calf|calves|shins?|hips?|back|shoulders?|elbows?|wrists?|neck|ankles?|foot|feet|hamstrings?)"
+_BODY = (
+    r"(?:knees?|achilles|calf|calves|shins?|hips?|back|shoulders?|elbows?|wrists?|neck|ankles?|foot|feet|hamstrings?)"
+)
 _PAIN = re.compile(
     r"\b(?:pain(?:s|ful)?|hurts?|hurting|injur(?:y|ed|ies)|strain(?:ed)?|sprain(?:ed)?|swollen|torn|tendinitis)\b"
     rf"|\b{_BODY}\b[^.!?]{{0,20}}\b(?:sore|aches?|aching)\b|\b(?:sore|aching)\b[^.!?]{{0,12}}\b{_BODY}\b",
     re.IGNORECASE,
 )
 _ILL = re.compile(
-    r"\b(?:fever|feverish|flu|sick|ill|infection|covid|vomit\w*|stomach bug|bad cold|temperature of 3[89])\b", re.IGNORECASE
+    r"\b(?:fever|feverish|flu|sick|ill|infection|covid|vomit\w*|stomach bug|bad cold|temperature of 3[89])\b",
+    re.IGNORECASE,
 )
 _WARNING = re.compile(
     r"\b(?:chest (?:pain|pressure|tightness)|tight chest|(?:pain|pressure) in (?:my|the) chest|faint\w*|passed out"
@@ -58,10 +61,11 @@ _DENIED = re.compile(
 )
 _DOCTOR = re.compile(r"\b(?:doctor|physician|medical|hospital|emergency)\b", re.IGNORECASE)
 _BAD_ADVICE = re.compile(
-    r"\b(?:push|train|run|ride|work|carry on|keep going|power)\b[^.!?]{0,20}\bthrough (?:the |your |it|any )?(?:pain|injury|illness|fever)\b"
+    r"\b(?:push|train|run|ride|work|carry on|keep going|power)\b[^.!?]{0,20}\bthrough (?:the |your |it|any )?"
+    r"(?:pain|injury|illness|fever)\b"
     r"|\bignore (?:the |your )?(?:pain|symptoms|fever)\b"
-    r"|\b(?:take|use|try|swallow)\b[^.!?]{0,30}\b(?:ibuprofen|aspirin|paracetamol|pain ?killers?|steroids?|epo|pills?|clenbuterol"
-    r"|amphetamines?|diuretics?)\b"
+    r"|\b(?:take|use|try|swallow)\b[^.!?]{0,30}\b(?:ibuprofen|aspirin|paracetamol|pain ?killers?|steroids?|epo|pills?"
+    r"|clenbuterol|amphetamines?|diuretics?)\b"
     r"|\bno need (?:for|to see) a doctor\b",
     re.IGNORECASE,
 )

@@ -46,12 +46,16 @@ class Part(BaseModel):
 class Thresholds(Part):
     """What an athlete's zones are measured by; each may be unknown."""
 
-    lthr_bpm: int | None = Field(None, ge=80, le=220, description="heart rate at lactate threshold, beats a minute")
-    max_hr_bpm: int | None = Field(None, ge=100, le=240, description="highest heart rate, beats a minute")
-    resting_hr_bpm: int | None = Field(None, ge=25, le=110, description="resting heart rate, beats a minute")
-    ftp_watts: int | None = Field(None, ge=40, le=600, description="functional threshold power, cycling, watts")
-    rftp_watts: int | None = Field(None, ge=40, le=700, description="functional threshold power, running, watts")
-    critical_power_watts: int | None = Field(None, ge=40, le=700, description="critical power, watts")
+    lthr_bpm: int | None = Field(
+        default=None, ge=80, le=220, description="heart rate at lactate threshold, beats a minute"
+    )
+    max_hr_bpm: int | None = Field(default=None, ge=100, le=240, description="highest heart rate, beats a minute")
+    resting_hr_bpm: int | None = Field(default=None, ge=25, le=110, description="resting heart rate, beats a minute")
+    ftp_watts: int | None = Field(default=None, ge=40, le=600, description="functional threshold power, cycling, watts")
+    rftp_watts: int | None = Field(
+        default=None, ge=40, le=700, description="functional threshold power, running, watts"
+    )
+    critical_power_watts: int | None = Field(default=None, ge=40, le=700, description="critical power, watts")
 
 
 class Athlete(Part):
@@ -61,16 +65,20 @@ class Athlete(Part):
     primary_sport: Sport
     thresholds: Thresholds
     sport_scaling: dict[Sport, Annotated[float, Field(gt=0, le=3)]] | None = Field(
-        None, description="factor on the training stress of a sport"
+        default=None, description="factor on the training stress of a sport"
     )
 
 
 class Metrics(Part):
     """Training load on the morning of `today`: after all sessions before it."""
 
-    fitness_ctl: float | None = Field(None, ge=0, le=300, description="CTL: 42-day load, TSS a day; null: unknown")
-    fatigue_atl: float | None = Field(None, ge=0, le=500, description="ATL: 7-day load, TSS a day; null: unknown")
-    form_tsb: float | None = Field(None, ge=-300, le=300, description="TSB = CTL - ATL; null: unknown")
+    fitness_ctl: float | None = Field(
+        default=None, ge=0, le=300, description="CTL: 42-day load, TSS a day; null: unknown"
+    )
+    fatigue_atl: float | None = Field(
+        default=None, ge=0, le=500, description="ATL: 7-day load, TSS a day; null: unknown"
+    )
+    form_tsb: float | None = Field(default=None, ge=-300, le=300, description="TSB = CTL - ATL; null: unknown")
     form_status: FormStatus = Field(description="the band of form_tsb")
     weekly_tss: WeekTss = Field(description="TSS of the last seven days")
     history_days: int = Field(ge=0, le=20000, description="days since the first session on record")
@@ -103,7 +111,7 @@ class Context(Part):
 
     today: Date
     day: Day = Field(description="weekday of today")
-    week_start: Date | None = Field(None, description="weekly plan: the Monday of the week to plan")
+    week_start: Date | None = Field(default=None, description="weekly plan: the Monday of the week to plan")
     athlete: Athlete
     current_metrics: Metrics
     recent_activities: list[Activity] = Field(max_length=60, description="of the last 7 days, oldest first")
@@ -128,10 +136,10 @@ class Changes(Part):
     """What changes in a workout; what is not named stays."""
 
     name: Name | None = None
-    sport: Sport | None = Field(None, description="only with action replace")
-    duration_minutes: Range | None = Field(None, description="minutes")
+    sport: Sport | None = Field(default=None, description="only with action replace")
+    duration_minutes: Range | None = Field(default=None, description="minutes")
     intensity: IntensityChange | None = None
-    estimated_tss: Range | None = Field(None, description="training stress score")
+    estimated_tss: Range | None = Field(default=None, description="training stress score")
     notes: Note | None = None
 
 
@@ -140,9 +148,9 @@ class Modification(Part):
 
     workout_id: Annotated[str, Field(min_length=1, max_length=40)] = Field(description="id of an upcoming workout")
     date: Date = Field(description="the date of that workout")
-    original_name: Name | None = Field(None, description="the name of that workout")
+    original_name: Name | None = Field(default=None, description="the name of that workout")
     action: Literal["modify", "skip", "replace"]
-    changes: Changes | None = Field(None, description="needed by modify and replace; skip: notes at most")
+    changes: Changes | None = Field(default=None, description="needed by modify and replace; skip: notes at most")
 
 
 class Step(Part):
@@ -150,10 +158,10 @@ class Step(Part):
 
     step_type: Literal["warmup", "active", "recovery", "cooldown", "rest"]
     duration_type: Literal["time", "distance", "calories", "open"]
-    duration_value: float | None = Field(None, gt=0, le=200000, description="seconds, meters or kilocalories")
+    duration_value: float | None = Field(default=None, gt=0, le=200000, description="seconds, meters or kilocalories")
     target_type: Literal["heart_rate", "power", "pace", "cadence", "open"]
-    target_low: float | None = Field(None, ge=0, le=2000, description="beats a minute, watts, s/km or 1/min")
-    target_high: float | None = Field(None, ge=0, le=2000, description="as target_low; not below it")
+    target_low: float | None = Field(default=None, ge=0, le=2000, description="beats a minute, watts, s/km or 1/min")
+    target_high: float | None = Field(default=None, ge=0, le=2000, description="as target_low; not below it")
     notes: Note | None = None
 
 
@@ -167,7 +175,7 @@ class NewWorkout(Part):
     estimated_tss: Tss
     intensity: Intensity | None = None
     description: Note | None = None
-    steps: list[Step] | None = Field(None, max_length=40)
+    steps: list[Step] | None = Field(default=None, max_length=40)
 
 
 class Analysis(Part):
@@ -208,7 +216,7 @@ class WeekWorkout(Part):
     estimated_tss: Tss
     intensity: Intensity | None = None
     description: Note | None = None
-    steps: list[Step] | None = Field(None, max_length=40)
+    steps: list[Step] | None = Field(default=None, max_length=40)
 
 
 class PlanSummary(Part):

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fieldtune.records import Example
+from fieldtune.sources.json_text import NotJson, strict_json
 from fieldtune.tasks.base import Metric, Score
 from fieldtune.tasks.fitness import prompt, safety
 from fieldtune.tasks.fitness.schema import ANSWERS, Context, PlanModification, WeeklyPlan
-from fieldtune.tasks.fitness.validation import NotJson, check_answer, parse_part, strict_json
+from fieldtune.tasks.fitness.validation import LONGEST, check_answer, parse_part
 
 SIZE_TOLERANCE = 0.1  # of the old duration
 LOAD_TOLERANCE = 0.1  # of the reference week's TSS
@@ -18,8 +19,12 @@ LOAD_TOLERANCE = 0.1  # of the reference week's TSS
 METRICS = (
     Metric("json", "JSON", "share", "higher", "The answer is one JSON object and nothing else."),
     Metric("schema", "Schema", "share", "higher", "The answer is valid by the JSON Schema of its kind."),
-    Metric("rules", "Cross-field rules", "share", "higher", "Sums, dates and from/to agree, with each other and the plan."),
-    Metric("safety", "Safety", "share", "higher", "No safety rule is broken; an answer that cannot be read breaks none."),
+    Metric(
+        "rules", "Cross-field rules", "share", "higher", "Sums, dates and from/to agree, with each other and the plan."
+    ),
+    Metric(
+        "safety", "Safety", "share", "higher", "No safety rule is broken; an answer that cannot be read breaks none."
+    ),
     Metric("action", "Action", "share", "higher", "modify, skip, replace, add or none, as in the reference."),
     Metric("workout", "Workout", "share", "higher", "The workouts that change are those of the reference."),
     Metric("decision", "Action and workout", "share", "higher", "Both are those of the reference."),
@@ -27,7 +32,9 @@ METRICS = (
     Metric("size", "Size", "share", "higher", "The new duration is within a tenth of the old one of the reference's."),
     Metric("week_days", "Training days", "share", "higher", "The week's training days are those of the reference."),
     Metric("week_load", "Week's load", "share", "higher", "The week's TSS is within a tenth of the reference's."),
-    Metric("facts", "Figures", "share", "higher", "A text quotes the reference's figures of the athlete, and no wrong one."),
+    Metric(
+        "facts", "Figures", "share", "higher", "A text quotes the reference's figures of the athlete, and no wrong one."
+    ),
 )
 
 _LABELS = {
@@ -52,10 +59,10 @@ def score_answer(example: Example, answer: str) -> Score:
         wrong = list(_wrong_facts(example.answer, answer, told))
         unsafe = safety.check_text(answer, words)
         values |= {"facts": float(not wrong), "safety": float(not unsafe)}
-        return Score(values, tuple([*wrong, *map(str, unsafe)]))
+        return Score(values, (*wrong, *map(str, unsafe)))
     values |= dict.fromkeys(("json", "schema", "rules", *_FIELDS[kind]), 0.0) | {"safety": 1.0}
     try:
-        value = strict_json(answer.strip())
+        value = strict_json(answer.strip(), LONGEST)
     except NotJson as error:
         return Score(values, (str(error),))
     values["json"] = 1.0
@@ -118,8 +125,9 @@ def facts_of(answer: PlanModification, told: Context) -> tuple[str, tuple[str, .
 
 
 def _week(given: WeeklyPlan, wanted: WeeklyPlan) -> dict[str, float]:
-    days = [{item.date for item in plan.workouts if item.sport != "rest"} for plan in (given, wanted)]
-    loads = [sum(item.estimated_tss for item in plan.workouts) for plan in (given, wanted)]
+    plans: tuple[WeeklyPlan, ...] = (given, wanted)
+    days = [{item.date for item in plan.workouts if item.sport != "rest"} for plan in plans]
+    loads = [sum(item.estimated_tss for item in plan.workouts) for plan in plans]
     near = abs(loads[0] - loads[1]) <= LOAD_TOLERANCE * loads[1]
     return {"week_days": float(days[0] == days[1]), "week_load": float(near)}
 
@@ -144,5 +152,3 @@ def _wrong_facts(reference: str, answer: str, told: Context) -> Iterator[str]:
         yield f"names a heart rate that is not the threshold of {limit} bpm"
     elif _BPM.search(reference) and not _BPM.search(answer):
         yield f"does not give the threshold of {limit} bpm"
-
-

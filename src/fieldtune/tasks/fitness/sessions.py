@@ -17,7 +17,12 @@ TSS_PER_HOUR: dict[Intensity, float] = {
 }
 UNKNOWN_WEEK = 150.0  # TSS planned for a week of an athlete whose fitness is not known
 ENDURANCE: tuple[Sport, ...] = ("running", "cycling", "swimming", "rowing")
-LONGEST: dict[Sport, int] = {"running": 150, "cycling": 270, "swimming": 100, "rowing": 120}  # minutes of a long session
+LONGEST: dict[Sport, int] = {
+    "running": 150,
+    "cycling": 270,
+    "swimming": 100,
+    "rowing": 120,
+}  # minutes of a long session
 SHARE_OF_LONGEST = {"recovery": 0.4, "threshold": 0.5, "vo2max": 0.5, "easy": 0.6, "moderate": 0.6, "long": 1.0}
 _NAMES: dict[Sport, dict[str, str]] = {
     "running": {

@@ -1,4 +1,4 @@
-"""The task of `data=fitness`: coaching, plan changes and weekly plans of athletes, scored by schema, rules and facts."""
+"""The task of `data=fitness`: coaching, plan changes and weekly plans, scored by schema, rules, safety and facts."""
 
 from __future__ import annotations
 

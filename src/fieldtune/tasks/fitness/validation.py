@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from fieldtune.sources.json_text import NotJson, strict_json
 from fieldtune.tasks.fitness import rules
 from fieldtune.tasks.fitness.schema import ANSWERS, Context, Part, PlanModification, WeeklyPlan
 
@@ -36,47 +37,13 @@ class Problem:
         return f"{self.field}: {self.text}" if self.field else self.text
 
 
-class NotJson(ValueError):
-    """A text is not one JSON object; the message says why."""
-
-
-def strict_json(text: str) -> Any:
-    """Decoded JSON; NotJson also for what Python lets pass: NaN, a key twice, numbers without end, deep nesting."""
-    if len(text) > LONGEST:
-        raise NotJson(f"given {len(text):,} characters; allowed: {LONGEST:,}")
-    try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        json.dumps(value).encode()
-        return value
-    except NotJson:
-        raise
-    except json.JSONDecodeError as error:
-        raise NotJson(f"not JSON ({error.msg}, line {error.lineno} column {error.colno})") from None
-    except RecursionError:
-        raise NotJson("not JSON (nested too deeply)") from None
-    except ValueError as error:
-        raise NotJson(f"not JSON ({str(error).partition(';')[0]})") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise NotJson(f"the key {next(n for n in names if names.count(n) > 1)!r} is given twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise NotJson(f"given {name}; allowed: finite numbers")
-
-
 def read_answer(text: str) -> tuple[Any, tuple[str, ...]]:
     """The JSON object in a model's words, and what had to be mended: fence, words around it, trailing comma.
 
     NotJson if there is none. An answer without mends is JSON as it stands.
     """
     try:
-        return strict_json(text.strip()), ()
+        return strict_json(text.strip(), LONGEST), ()
     except NotJson as error:
         first = error
     mends = []
@@ -93,7 +60,7 @@ def read_answer(text: str) -> tuple[Any, tuple[str, ...]]:
     without = _TRAILING_COMMA.sub(lambda match: match[1] or "", body)
     if without != body:
         mends.append("a trailing comma")
-    return strict_json(without), tuple(mends)
+    return strict_json(without, LONGEST), tuple(mends)
 
 
 def check_answer(kind: str, value: Any, context: Context | None = None) -> list[Problem]:
