@@ -64,9 +64,6 @@ class Athlete(Part):
     name: Name
     primary_sport: Sport
     thresholds: Thresholds
-    sport_scaling: dict[Sport, Annotated[float, Field(gt=0, le=3)]] | None = Field(
-        default=None, description="factor on the training stress of a sport"
-    )
 
 
 class Metrics(Part):
@@ -118,8 +115,15 @@ class Context(Part):
     upcoming_workouts: list[PlannedWorkout] = Field(max_length=40, description="of the next 14 days, next one first")
 
 
-class Range(Part):
-    """A number before and after."""
+class MinutesChange(Part):
+    """A duration before and after."""
+
+    from_: int = Field(alias="from", ge=0, le=480, description="what the plan says now")
+    to: int = Field(ge=0, le=480, description="what it shall be")
+
+
+class TssChange(Part):
+    """A training stress score before and after."""
 
     from_: int = Field(alias="from", ge=0, le=500, description="what the plan says now")
     to: int = Field(ge=0, le=500, description="what it shall be")
@@ -137,9 +141,9 @@ class Changes(Part):
 
     name: Name | None = None
     sport: Sport | None = Field(default=None, description="only with action replace")
-    duration_minutes: Range | None = Field(default=None, description="minutes")
+    duration_minutes: MinutesChange | None = Field(default=None, description="minutes")
     intensity: IntensityChange | None = None
-    estimated_tss: Range | None = Field(default=None, description="training stress score")
+    estimated_tss: TssChange | None = Field(default=None, description="training stress score")
     notes: Note | None = None
 
 

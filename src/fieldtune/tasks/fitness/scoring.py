@@ -142,7 +142,8 @@ def _wrong_facts(reference: str, answer: str, told: Context) -> Iterator[str]:
             yield f"says {name} is {heard[0]:g}, it is {true}"
         elif pattern.search(reference) and not heard:
             yield f"does not give {name}, {true}"
-    dates = {str(item.date) for item in (*told.upcoming_workouts, *told.recent_activities)} | {str(told.today)}
+    dates = {str(told.today), *(str(item.date) for item in told.upcoming_workouts)}
+    dates |= {str(item.date) for item in told.recent_activities}
     if wrong := set(_DATE.findall(answer)) - dates:
         yield f"names the date {min(wrong)}, which the context does not have"
     if missing := set(_DATE.findall(reference)) - set(_DATE.findall(answer)):
