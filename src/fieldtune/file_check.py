@@ -39,7 +39,7 @@ def check_file(path: Path) -> Report:
     if path.is_dir():
         return _dataset(path)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; give a file of {', '.join(SUFFIXES)}, or a data set folder")
+        raise UserError(f"{path} is not a file; give one of {', '.join(SUFFIXES)}, or a data set folder")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: the suffix {suffix!r} is unknown; allowed: {', '.join(SUFFIXES)}")
