@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("prepare", "training", "evaluation", "serving"),
     ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),
-    ("checks", "evaluated_run", "composition"),
+    ("checks", "evaluated_run", "composition", "file_check"),
     ("datasets", "tracking", "ranks"),
     ("loading",),
     ("keys",),

@@ -41,6 +41,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.weight": (1e-6, None),
     "data.preview_rows": (0, 1000),
     "data.count": (3, None),
+    "data.rows_per_athlete": (1, 1000),
+    "data.shares": (0, 1),
+    "data.hard": (0, 1),
     "model.context_length": (8, None),
     "model.layers": (1, None),
     "model.heads": (1, None),
@@ -132,7 +135,10 @@ def _data(data: DataConfig) -> Iterator[str]:
         yield f"data.split={data.split} must be three shares (train, val, test) that add up to 1, as in [0.85,0.1,0.05]"
     elif data.split[0] == 0:
         yield f"data.split={data.split} leaves nothing to train on; give train a share above 0"
-    for key in ("path", "knowledge", "feedback"):
+    shares = getattr(data, "shares", None)
+    if shares is not None and (len(shares) != 3 or sum(Fraction(str(share)) for share in shares) != 1):
+        yield f"data.shares={shares} must be three shares (coaching, plan changes, weekly plans) that add up to 1"
+    for key in ("path", "knowledge", "feedback", "logs", "conversations"):
         path = getattr(data, key, None)
         if path is not None and not Path(path).exists():
             yield f"data.{key}={path} does not exist; give the path of a file that is there"

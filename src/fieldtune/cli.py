@@ -7,6 +7,7 @@ fieldtune plan [words of train.py] [gpu=T4] [memory=16GB] [devices=2] [hour_pric
                                            memory, steps, tokens, time and money, before anything is loaded
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
+fieldtune validate FILE [FILE ...]        what is wrong with data, by file, line and field; exit status 2 if anything is
 fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
 fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
                                            an OpenAI-compatible server; a host that is not loopback needs a key in
@@ -53,6 +54,8 @@ def main() -> None:
             _plan(rest)
         elif command == "runs":
             _runs(rest)
+        elif command == "validate":
+            _validate(rest)
         elif command == "predict":
             _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
         elif command == "serve":
@@ -60,7 +63,7 @@ def main() -> None:
         elif command == "chat":
             _chat(_options(rest, CHAT))
         else:
-            known = [*STAGES, "rows", "plan", "runs", "predict", "serve", "chat"]
+            known = [*STAGES, "rows", "plan", "runs", "validate", "predict", "serve", "chat"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -203,6 +206,20 @@ def _figure(run: Any) -> str:
     metrics = run.manifest().get("metrics", {})
     wanted = ("tuned/perplexity", "val/best_loss", "val/loss", "rows/train")
     return next((f"  {name} {metrics[name]:.4g}" for name in wanted if name in metrics), "")
+
+
+def _validate(arguments: Sequence[str]) -> None:
+    from fieldtune.file_check import check_file
+
+    if not arguments:
+        raise UserError("validate needs a file; give: fieldtune validate FILE [FILE ...]")
+    wrong = 0
+    for path in arguments:
+        report = check_file(Path(path))
+        wrong += len(report.problems)
+        print("\n".join(report.problems) or f"{path}: {report.rows:,} rows, nothing is wrong")
+    if wrong:
+        raise UserError(f"{wrong:,} problems")
 
 
 def _predict(options: Mapping[str, str]) -> None:

@@ -47,6 +47,7 @@ file wins over the one below.
 SECTION_NOTES = {
     "": "Keys of the run as a whole.",
     "data": "What the examples are. These keys hold for every task.",
+    "data.fitness": "Further keys of the task `fitness`, with `data=fitness`.",
     "data.golf": "Further keys of the task `golf`, with `data=golf` or `data=golf_short`.",
     "data.jsonl": "Further keys of the task `jsonl`, with `data=jsonl`.",
     "data.mixture[]": "Keys of each item of `data.mixture`. [data.md](data.md) shows an example.",

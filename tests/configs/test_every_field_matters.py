@@ -33,6 +33,7 @@ Words = tuple[str, ...]
 ROWS: Words = ("data=jsonl", "data.path={mine}", "data.split=[0.6,0.2,0.2]", "tracking=off", "hardware.threads=1")
 NEAR: Words = ("data=jsonl", "data.path={near}", "tracking=off")
 GOLF: Words = ("data=golf", "data.count=40", "tracking=off")
+COACHED: Words = ("data=fitness", "data.count=40", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
 TRAINED: Words = (
@@ -416,6 +417,11 @@ CASES: dict[str, Case] = {
     "data.form": golf(rows, "data.form=short"),
     "data.knowledge": golf(rows, "data.knowledge={knowledge}"),
     "data.feedback": golf(rows, "data.feedback={feedback}"),
+    "data.rows_per_athlete": Case(rows, COACHED, "data.rows_per_athlete=2"),
+    "data.shares": Case(rows, COACHED, "data.shares=[0.6,0.2,0.2]"),
+    "data.hard": Case(rows, COACHED, "data.hard=0.9"),
+    "data.logs": Case(rows, COACHED, "data.logs={log}"),
+    "data.conversations": Case(rows, COACHED, "data.conversations={mine}"),
     "model.name": trained(model_facts, "model.name=another"),
     "model.family": small_gpt2(refusals, "model.family=causal_lm"),
     "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
@@ -494,6 +500,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     for seed, name in enumerate(("first", "second")):
         places[name] = str(save_byte_model(folder / name, seed=seed))
     places |= {"knowledge": str(other_knowledge(folder)), "feedback": str(users_feedback(folder))}
+    places["log"] = str(training_log(folder))
     near = [row for row in questions[:20] for row in (row, without_last_word(row))]
     write_jsonl(folder / "near.jsonl", near)
     places["near"] = str(folder / "near.jsonl")
@@ -532,6 +539,13 @@ def users_feedback(folder: Path) -> Path:
     swing = Swing(area, 0.4, 0.6, dict.fromkeys(AREAS, 0.4), "power_swing")
     append_feedback(folder / "feedback.jsonl", swing, "Slow the takeaway and hold the finish.", rating=5)
     return folder / "feedback.jsonl"
+
+
+def training_log(folder: Path) -> Path:
+    path = folder / "log.csv"
+    lines = [f"2026-03-{day:02d},running,{40 + day}" for day in range(1, 29)]
+    path.write_text("\n".join(["date,sport,minutes", *lines]) + "\n", encoding="utf-8")
+    return path
 
 
 def leaves() -> set[str]:

@@ -72,7 +72,7 @@ class _Rows:
         """One row from its decoded fields. line, text: its place and raw form. where: put before a reason."""
         self.count += 1
         try:
-            example = _example(raw, self.source, f"{self.source}-{self.count:06d}")
+            example = example_of(raw, self.source, f"{self.source}-{self.count:06d}")
             if example.id in self.seen:
                 raise RecordError(f"the id {example.id!r} is used by an earlier row")
         except RecordError as error:
@@ -196,8 +196,8 @@ def _csv_header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     return header
 
 
-def _example(raw: Any, source: str, default_id: str) -> Example:
-    """An `Example` from the fields of a row of any form; `RecordError` says what is wrong."""
+def example_of(raw: Any, source: str, default_id: str) -> Example:
+    """An `Example` from the decoded fields of a row of any form; `RecordError` says what is wrong."""
     if not isinstance(raw, dict):
         raise RecordError(f"a row must be a JSON object, got {type(raw).__name__}")
     system = _text(raw, "system")

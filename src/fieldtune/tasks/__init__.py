@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 from fieldtune.config import DataConfig
 from fieldtune.errors import ConfigError
@@ -31,3 +34,14 @@ def get(task: str) -> Task:
     """The task itself."""
     found: Task = vars(_import(task, "task"))["TASK"]
     return found
+
+
+def file_checks() -> Iterator[Callable[[Mapping[str, Any]], Sequence[tuple[str, str]] | None]]:
+    """What the tasks know of files: their `files.problems`, where a task has one.
+
+    It takes a decoded JSON object and gives (field, what was given and what is allowed) of all that is wrong with it,
+    or None for an object that is not the task's.
+    """
+    for name in names():
+        if find_spec(f"{__name__}.{name}.files") is not None:
+            yield vars(_import(name, "files"))["problems"]

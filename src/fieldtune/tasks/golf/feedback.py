@@ -32,7 +32,7 @@ def append_feedback(
     """
     row: dict[str, Any] = {"swing": swing.to_json(), "feedback": feedback}
     row |= {key: value for key, value in (("rating", rating), ("user", user)) if value is not None}
-    _checked(row)
+    checked_row(row)
     line = dump_line(row).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def _row(path: Path, number: int, raw: bytes, data: Data) -> Example | Rejected:
     text = raw.decode("utf-8", "replace").strip()
     try:
         row = json.loads(raw.decode("utf-8-sig"))
-        swing = _checked(row)
+        swing = checked_row(row)
     except UnicodeDecodeError:
         return Rejected(str(path), number, "not UTF-8 text", text[:SHOWN])
     except (json.JSONDecodeError, RecursionError) as error:
@@ -102,7 +102,7 @@ def swing_facts(swing: Swing, data: Data) -> dict[str, Any]:
     return facts
 
 
-def _checked(row: Any) -> Swing:
+def checked_row(row: Any) -> Swing:
     """The swing of a feedback row; UserError says what is wrong with the row."""
     if not isinstance(row, dict) or "swing" not in row or "feedback" not in row:
         raise UserError("a feedback line is an object with 'swing' and 'feedback'")
