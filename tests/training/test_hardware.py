@@ -140,8 +140,8 @@ def test_replicas_keep_the_type_of_autocast() -> None:
     network = LanguageModelLoss(tiny_gpt2())
     window = Windows(rows_of_lengths(LENGTHS), Schedule(7, 4, 2, 1, 1, None), PACKING, 0).build(0)
     seen: list[torch.dtype] = []
-    head = network.model.get_output_embeddings()
-    head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    layer = network.model.get_submodule("transformer.h.0.mlp.c_fc")
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         together = summed_over_replicas(network, window["micro_batches"], [CPU, CPU])
         apart = sum(float(network(**batch)[0].detach()) for batch in window["micro_batches"])
