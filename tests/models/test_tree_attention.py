@@ -69,3 +69,13 @@ def test_with_the_mask_that_other_devices_use(make: object, micro: int, monkeypa
     assert one_loss == pytest.approx(other_loss, rel=1e-6)
     for name, gradient in one.items():
         assert (other[name] - gradient).norm() <= 2e-6 * gradient.norm(), name
+
+
+def test_inputs_of_mixed_precision_are_made_one_kind() -> None:
+    """transformers' rotary positions leave fp32 queries and keys beside bf16 values."""
+    query, key, value = torch.randn(3, 1, 2, 5, 8).requires_grad_()
+    found = attend(query, key, value.bfloat16(), Layout(((0, 5),)), 0.25)
+    wanted = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.25)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), wanted.transpose(1, 2), atol=0.05)
+    found.sum().backward()

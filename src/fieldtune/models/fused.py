@@ -158,8 +158,7 @@ class FusedAttention(LlamaAttention):
         parts = project(hidden_states, [self.q_proj, self.k_proj, self.v_proj])
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
         cosine, sine = (table.unsqueeze(2) for table in position_embeddings)
-        # In mixed precision the tables are fp32, and so what they turn: attention's inputs are of one kind again.
-        query, key = (_Rotate.apply(part, cosine, sine).to(value.dtype) for part in (query, key))
+        query, key = (_Rotate.apply(part, cosine, sine) for part in (query, key))
         out, _ = attention(
             self,
             query.transpose(1, 2),

@@ -77,6 +77,8 @@ def attend(
     """Attention of packed tokens. query [1, heads, tokens, width], key and value [1, groups, tokens, width], `above`:
     the trunk's keys and values, `seen`: the layout's mask, with which its blocks are not used. Returns
     [1, tokens, heads, width]."""
+    # In mixed precision a layer may turn queries and keys by fp32 tables: attention's inputs are of one kind again.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if seen is None:
         packed: Tensor = BlockAttention.apply(query, key, value, *(above or (None, None)), layout, scale)
         return packed
