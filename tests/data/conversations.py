@@ -1,4 +1,4 @@
-"""Random conversations of awkward texts, the same for the same seed, and tokenizers that differ in what pads."""
+"""Random conversations of awkward texts, tokenizers that differ in what pads, and what every encoded row must be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from fieldtune.data.encode import Encoder
 from fieldtune.records import Message
 
 # Blanks before marks, contractions, several bytes a character, joined and composed characters, bits of templates.
@@ -55,3 +56,24 @@ def with_tokens(folder: Path, target: Path, *, template: str | None = None, **to
         tokenizer.chat_template = template
     tokenizer.save_pretrained(target)
     return target
+
+
+def check_conversation(encoder: Encoder, messages: tuple[Message, ...], *, trimmed: bool = False) -> None:
+    """Each turn's prompt in training is that of inference; trained are the answer and one end, and nothing else.
+
+    trimmed: the template strips an answer of spaces around it.
+    """
+    row, end, after = encoder.row(messages), encoder.tokenizer.end_id, 0
+    ids, trained = row.ids.tolist(), row.trained.tolist()
+    for number, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = encoder.prompt(messages[:number])
+        assert ids[: len(prompt)] == prompt
+        assert not any(trained[after : len(prompt)])
+        after = ids.index(end, len(prompt)) + 1
+        assert all(trained[len(prompt) : after])
+        answer = encoder.tokenizer.decode(ids[len(prompt) : after - 1])
+        assert (answer.strip() == message.text.strip()) if trimmed else (answer == message.text)
+    assert not any(trained[after:])
+    assert row.ids[row.trained].tolist().count(end) == sum(message.role == "assistant" for message in messages)

@@ -14,7 +14,7 @@ from fieldtune.data.load import encode_examples
 from fieldtune.models.tokenizer import Gpt2Tokenizer, PretrainedTokenizer
 from fieldtune.records import Example, Message
 
-from .conversations import conversations, with_tokens
+from .conversations import check_conversation, conversations, with_tokens
 
 ONE_TURN = (Message("user", ("Name a colour.", "Only one.")), Message("assistant", ("Blue.",)))
 WITH_SYSTEM = (Message("system", ("Be brief.",)), *ONE_TURN)
@@ -43,23 +43,6 @@ def padded(request: pytest.FixtureRequest, smollm2: Path, tmp_path_factory: pyte
     encoder = Encoder(PretrainedTokenizer(folder), TemplateKind.chat)
     assert encoder.tokenizer.special(encoder.tokenizer.pad_id) == request.param
     return encoder
-
-
-def check_conversation(encoder: Encoder, messages: tuple[Message, ...]) -> None:
-    """Each turn's prompt in training is that of inference; trained are the answer and one end, and nothing else."""
-    row, end, after = encoder.row(messages), encoder.tokenizer.end_id, 0
-    ids, trained = row.ids.tolist(), row.trained.tolist()
-    for number, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = encoder.prompt(messages[:number])
-        assert ids[: len(prompt)] == prompt
-        assert not any(trained[after : len(prompt)])
-        after = ids.index(end, len(prompt)) + 1
-        assert all(trained[len(prompt) : after])
-        assert encoder.tokenizer.decode(ids[len(prompt) : after - 1]) == message.text
-    assert not any(trained[after:])
-    assert row.ids[row.trained].tolist().count(end) == sum(message.role == "assistant" for message in messages)
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)

@@ -12,7 +12,7 @@ from fieldtune.data.load import encode_examples
 from fieldtune.models.tiny import ensure_tiny
 from fieldtune.models.tokenizer import PretrainedTokenizer
 from fieldtune.records import Example, Message
-from tests.data.conversations import conversations
+from tests.data.conversations import check_conversation, conversations
 
 ENDS = {"mistral": "</s>", "gemma": "<end_of_turn>", "gemma2": "<end_of_turn>"}
 TURNS = (
@@ -58,28 +58,9 @@ def test_the_system_text_begins_the_first_user_turn(encoder: Encoder) -> None:
     assert written(encoder, row.ids[row.trained].tolist()) == f"{gap}Blue.{end}{gap}Red.{end}"
 
 
-def check(encoder: Encoder, messages: tuple[Message, ...]) -> None:
-    """Each turn's prompt in training is that of inference; trained are the answer and one end, and nothing else."""
-    row, after = encoder.row(messages), 0
-    ids, trained = row.ids.tolist(), row.trained.tolist()
-    for number, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = encoder.prompt(messages[:number])
-        assert ids[: len(prompt)] == prompt
-        assert not any(trained[after : len(prompt)])
-        after = ids.index(encoder.tokenizer.end_id, len(prompt)) + 1
-        assert all(trained[len(prompt) : after])
-        # These templates trim an answer.
-        assert encoder.tokenizer.decode(ids[len(prompt) : after - 1]).strip() == message.text.strip()
-    assert not any(trained[after:])
-    turns = sum(message.role == "assistant" for message in messages)
-    assert row.ids[row.trained].tolist().count(encoder.tokenizer.end_id) == turns
-
-
 @pytest.mark.parametrize("messages", [TURNS, TURNS[1:], TURNS[:3]])
 def test_prompts_in_training_are_those_at_inference(encoder: Encoder, messages: tuple[Message, ...]) -> None:
-    check(encoder, messages)
+    check_conversation(encoder, messages, trimmed=True)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,7 +72,7 @@ def test_awkward_conversations(encoder: Encoder, seed: int) -> None:
     ]
     assert len(plain) > 10
     for messages in plain:
-        check(encoder, messages)
+        check_conversation(encoder, messages, trimmed=True)
 
 
 def test_a_template_with_a_system_role_keeps_it(smollm2: Path) -> None:

@@ -31,14 +31,11 @@ def capped_attention(
     """Attention with capped scores, packed (with a layout) or not: query [rows, heads, tokens, width], key and value
     [rows, groups, tokens, width], mask: bool or additive [rows, 1, tokens, keys], None or empty: causal, or the
     layout's. Returns [rows, tokens, heads, width]."""
+    if keep is not None:
+        keep.keep(module.layer_idx, key, value)
     if layout is not None and trunk is not None and layout.trunk:
         above = trunk.leaves[module.layer_idx]
-        own = key, value
-        key, value = (torch.cat([a.to(b.dtype), b], dim=2) for a, b in zip(above, own, strict=True))
-        if keep is not None:
-            keep.keep(module.layer_idx, *own)
-    elif keep is not None:
-        keep.keep(module.layer_idx, key, value)
+        key, value = (torch.cat([a.to(b.dtype), b], dim=2) for a, b in zip(above, (key, value), strict=True))
     tokens, keys = query.shape[2], key.shape[2]
     if layout is not None and (mask is None or not mask.numel()):
         mask = layout.mask(tokens, keys - tokens, query.device)
