@@ -187,17 +187,17 @@ def scales(work: Work, words: Words) -> Any:
 
 def layers_computed(work: Work, words: Words) -> int:
     """Forward passes of decoder layers in a training."""
-    from fieldtune.models.fused import FusedMLP
+    from fieldtune.models.fused import FusedLlamaLayer
 
-    calls, forward = [0], FusedMLP.forward
+    calls, forward = [0], FusedLlamaLayer.forward
 
-    def counted(self: Any, x: Any) -> Any:
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
-        return forward(self, x)
+        return forward(self, *args, **kwargs)
 
     work.done.pop(("train", words), None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FusedMLP, "forward", counted)
+        patch.setattr(FusedLlamaLayer, "forward", counted)
         work.run("train", words)
     return calls[0]
 

@@ -13,7 +13,7 @@ from fieldtune.data.packing import pack_window
 from fieldtune.models.fused import EXCHANGES, fuse
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.training.window import backward_window
-from tests.models.tiny import lora_gpt2, lora_llama, rows_alike, tied_llama, tiny_gpt2, tiny_llama
+from tests.models.tiny import lora_gpt2, lora_llama, rows_alike, tied_llama, tiny_gpt2, tiny_llama, tiny_mistral
 
 
 def gradients(network: LanguageModelLoss) -> tuple[float, dict[str, Tensor]]:
@@ -21,7 +21,7 @@ def gradients(network: LanguageModelLoss) -> tuple[float, dict[str, Tensor]]:
     return float(loss), {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama, tied_llama, lora_gpt2, lora_llama])
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama, tiny_mistral, tied_llama, lora_gpt2, lora_llama])
 def test_exchanged_layers_are_exact(make: Callable[[], Any]) -> None:
     plain, fused = LanguageModelLoss(make(), fused=False), LanguageModelLoss(make())
     assert any(type(module) in EXCHANGES.values() for module in fused.modules())
@@ -35,7 +35,7 @@ def test_exchanged_layers_are_exact(make: Callable[[], Any]) -> None:
 def test_names_and_saved_weights_stay(tmp_path: Any) -> None:
     model = tiny_llama()
     names = list(model.state_dict())
-    assert fuse(model) == 2 * 4 + 2  # two norms, attention and unit a layer; the last norm and the embedding
+    assert fuse(model) == 2 * 3 + 2  # two layers with two norms each; the last norm and the embedding
     assert fuse(model) == 0
     assert list(model.state_dict()) == names
     model.save_pretrained(tmp_path)
@@ -61,3 +61,26 @@ def test_the_padding_token_learns() -> None:
     token = int(rows[0].ids[0])
     _, found = gradients(LanguageModelLoss(model))
     assert found["model.model.embed_tokens.weight"][token].norm() > 0
+
+
+def test_what_a_layer_keeps() -> None:
+    """Of each token: its state before and between the two halves, queries, keys, values, what attention saw, and the
+    unit's two inner vectors; no output of a norm, and no gated unit's product."""
+    settings = tiny_llama().config
+    network = LanguageModelLoss(tiny_llama())
+    batch = pack_window(rows_alike(), 9, share=True)["micro_batches"][0]
+    owned = {id(parameter.untyped_storage()) for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def see(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in owned and tensor.shape[-1] != 97:
+            kept[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+        network(**batch)
+    width, inner, tokens = settings.hidden_size, settings.intermediate_size, batch["ids"].numel()
+    a_layer = 2 * width + 2 * width + width + 2 * inner  # grouped keys and values are half as wide as queries
+    rest = 2 * width + 2 * (width // 4)  # the last norm's input, its output at the labels; tables of the angles
+    assert sum(kept.values()) <= tokens * (2 * a_layer + rest) * 1.02

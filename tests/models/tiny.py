@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from fieldtune.config import AdapterConfig, AdapterKind
 from fieldtune.data.encode import Encoded
@@ -39,6 +39,12 @@ def tiny_llama(vocabulary: int = 97, *, seed: int = 0, tied: bool = False) -> Ll
 def tied_llama() -> LlamaForCausalLM:
     """Embedding and output head share their weights, as in SmolLM2."""
     return tiny_llama(tied=True)
+
+
+def tiny_mistral() -> MistralForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return MistralForCausalLM(MistralConfig(vocab_size=97, num_key_value_heads=2, sliding_window=None, **shape))
 
 
 def lora_llama() -> Any:

@@ -15,7 +15,7 @@ from fieldtune.data.packing import pack_window
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.data.trie import fewest_tokens
 from fieldtune.models import cross_entropy
-from fieldtune.models.fused import FusedRMSNorm
+from fieldtune.models.fused import FusedLlamaRMSNorm
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.scoring import mean_loss, row_losses
 from fieldtune.training.window import backward_window
@@ -61,7 +61,7 @@ def in_fp64(make: Make) -> nn.Module:
     model = make().double()
     for module in model.modules():
         if type(module) is LlamaRMSNorm:
-            module.__class__ = FusedRMSNorm
+            module.__class__ = FusedLlamaRMSNorm
     return model
 
 

@@ -2,21 +2,22 @@
 
 transformers writes a layer as many small operations; on a CPU each is a pass over the activations, forth and back, and
 keeps its input. Here a layer's class is exchanged for one that computes the same function with the gradient written
-out. Only classes listed in `_exchanges` are exchanged; tests hold each against the original.
+out (`models.projections`). Only classes listed in `EXCHANGES` are exchanged; tests hold each against the original.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
-from transformers.pytorch_utils import Conv1D
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 
+from fieldtune.models.projections import GELU, Identity, LayerNorm, RMSNorm, SwiGLU, applied, project, projects
 from fieldtune.models.tree_attention import attention
 
 
@@ -31,39 +32,23 @@ def fuse(model: nn.Module) -> int:
     return count
 
 
-class FusedRMSNorm(LlamaRMSNorm):
-    """x / rms(x) * weight, over the last dimension (arXiv 1910.07467)."""
+class _RMSNorm(nn.Module):
+    """A norm that no linear layer follows: the last one."""
 
     @staticmethod
     def fits(module: Any) -> bool:
         return True
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        normed: Tensor = _RMSNorm.apply(hidden_states, self.weight, self.variance_epsilon)
-        return normed
+        return applied(RMSNorm(self.variance_epsilon), hidden_states, self.weight)  # type: ignore[arg-type]
 
 
-class _RMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        scale = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
-        normed: Tensor = (wide * scale).mul_(weight).to(x.dtype)
-        return normed
+class FusedLlamaRMSNorm(_RMSNorm, LlamaRMSNorm):
+    pass
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, weight, scale = ctx.saved_tensors
-        unit = x.to(scale.dtype) * scale
-        gradient = gradient.to(scale.dtype)
-        by_weight = None
-        if ctx.needs_input_grad[1]:
-            by_weight = (gradient * unit).flatten(0, -2).sum(0).to(weight.dtype)
-        by_unit = gradient * weight
-        along = (by_unit * unit).mean(-1, keepdim=True)
-        return by_unit.sub_(unit.mul_(along)).mul_(scale).to(x.dtype), by_weight, None
+
+class FusedMistralRMSNorm(_RMSNorm, MistralRMSNorm):
+    pass
 
 
 class FusedEmbedding(nn.Embedding):
@@ -100,78 +85,62 @@ class _LookUp(torch.autograd.Function):
         return None, None, None, None
 
 
-class FusedMLP(LlamaMLP):
-    """down(silu(gate(x)) * up(x))."""
+class _LlamaLayer(nn.Module):
+    """Attention with rotary positions, then a gated unit; passes that are not packed (generation) take the original's
+    way."""
 
     @staticmethod
     def fits(module: Any) -> bool:
-        silu = type(module.act_fn).__name__ in ("SiLU", "SiLUActivation")
-        return silu and projects([module.gate_proj, module.up_proj, module.down_proj])
+        attn, unit = module.self_attn, module.mlp
+        silu = type(unit.act_fn).__name__ in ("SiLU", "SiLUActivation")
+        linears = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, unit.gate_proj, unit.up_proj, unit.down_proj]
+        return silu and projects(linears)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = project(x, [self.gate_proj, self.up_proj])
-        return project(_SwiGLU.apply(gate, up), [self.down_proj])[0]
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        gate, up = ctx.saved_tensors
-        by_gate = torch.ops.aten.silu_backward(gradient * up, gate)
-        return by_gate, functional.silu(gate).mul_(gradient)
-
-
-class FusedGPT2MLP(GPT2MLP):
-    """proj(gelu(fc(x))): GPT-2's "gelu_new" is the tanh form that torch has as one operation."""
-
-    @staticmethod
-    def fits(module: Any) -> bool:
-        return type(module.act).__name__ == "NewGELUActivation"
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden = functional.gelu(self.c_fc(hidden_states), approximate="tanh")
-        return self.dropout(self.c_proj(hidden))  # type: ignore[no-any-return]
-
-
-class FusedAttention(LlamaAttention):
-    """Attention with rotary positions; passes that are not packed (generation) take the original's way."""
-
-    @staticmethod
-    def fits(module: Any) -> bool:
-        return projects([module.q_proj, module.k_proj, module.v_proj, module.o_proj])
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        if kwargs.get("layout") is None or position_embeddings is None:
-            return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)  # type: ignore[no-any-return]
-        parts = project(hidden_states, [self.q_proj, self.k_proj, self.v_proj])
-        query, key, value = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
-        cosine, sine = (table.unsqueeze(2) for table in position_embeddings)
+    def forward(self, hidden_states: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("layout") is None:
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
+        attn: Any = self.self_attn
+        unit: Any = self.mlp
+        norm, after = _norm(self.input_layernorm), _norm(self.post_attention_layernorm)
+        parts = project(norm[0], (hidden_states, norm[1]), [attn.q_proj, attn.k_proj, attn.v_proj])
+        query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in parts)
+        cosine, sine = (table.unsqueeze(2) for table in kwargs["position_embeddings"])
         query, key = (_Rotate.apply(part, cosine, sine) for part in (query, key))
-        out, _ = attention(
-            self,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attention_mask,
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-            layout=kwargs["layout"],
-            trunk=kwargs.get("trunk"),
-            keep=kwargs.get("keep"),
-        )
-        return project(out.flatten(2), [self.o_proj])[0], None
+        heads = (part.transpose(1, 2) for part in (query, key, value))
+        seen = _attended(attn, heads, attention_mask, attn.attention_dropout, kwargs)
+        (middle,) = project(Identity(), (seen,), [attn.o_proj], onto=hidden_states)
+        gates = project(after[0], (middle, after[1]), [unit.gate_proj, unit.up_proj])
+        return project(SwiGLU(), gates, [unit.down_proj], onto=middle)[0]
+
+
+def _norm(module: Any) -> tuple[RMSNorm, Tensor]:
+    return RMSNorm(module.variance_epsilon), module.weight
+
+
+def _attended(attn: Any, heads: Iterable[Tensor], mask: Any, dropout: float, kwargs: dict[str, Any]) -> Tensor:
+    """Attention's output [1, tokens, width] in a packed pass. heads: q, k and v [1, heads, tokens, width]."""
+    query, key, value = heads
+    out, _ = attention(
+        attn,
+        query,
+        key,
+        value,
+        mask,
+        scaling=attn.scaling,
+        dropout=dropout if attn.training else 0.0,
+        layout=kwargs["layout"],
+        trunk=kwargs.get("trunk"),
+        keep=kwargs.get("keep"),
+    )
+    return out.flatten(2)
+
+
+class FusedLlamaLayer(_LlamaLayer, LlamaDecoderLayer):
+    pass
+
+
+class FusedMistralLayer(_LlamaLayer, MistralDecoderLayer):
+    pass
 
 
 class _Rotate(torch.autograd.Function):
@@ -198,106 +167,42 @@ def _turned(x: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
     return out
 
 
-class _Linear(NamedTuple):
-    """A projection's tensors: x @ weight.T (or @ weight if `flipped`) + bias + scale * x @ down.T @ up.T."""
-
-    weight: Tensor
-    flipped: bool
-    bias: Tensor | None
-    down: Tensor | None
-    up: Tensor | None
-    scale: float
-
-
-def projects(modules: Sequence[Any]) -> bool:
-    """Whether `project` knows all of these layers: linear ones, plain or with a LoRA adapter of PEFT's."""
-    return all(type(getattr(module, "base_layer", module)) in (nn.Linear, Conv1D) for module in modules)
-
-
-def project(x: Tensor, modules: Sequence[Any]) -> list[Tensor]:
-    """The outputs of linear layers with the same input. Layers in a state not known here are called as they are."""
-    known = [_tensors_of(module) for module in modules]
-    linears = [linear for linear in known if linear is not None]
-    if len(linears) < len(known) or torch.is_autocast_enabled(x.device.type):
-        return [module(x) for module in modules]
-    shapes = [(linear.flipped, linear.scale) for linear in linears]
-    tensors = [tensor for linear in linears for tensor in (linear.weight, linear.bias, linear.down, linear.up)]
-    outputs: tuple[Tensor, ...] = _Projections.apply(x.flatten(0, -2), shapes, *tensors)
-    return [out.unflatten(0, x.shape[:-1]) for out in outputs]
-
-
-def _tensors_of(module: Any) -> _Linear | None:
-    if type(module) in (nn.Linear, Conv1D):
-        return _Linear(module.weight, type(module) is Conv1D, module.bias, None, None, 0.0)
-    base: Any = getattr(module, "base_layer", None)
-    if type(base) not in (nn.Linear, Conv1D) or module.disable_adapters or module.merged:
-        return None
-    if len(module.active_adapters) != 1 or getattr(module, "lora_variant", None):
-        return None
-    (name,) = module.active_adapters
-    dropout = module.lora_dropout[name]
-    if not (isinstance(dropout, nn.Identity) or dropout.p == 0 or not module.training):
-        return None
-    down, up = module.lora_A[name], module.lora_B[name]
-    if up.bias is not None:
-        return None
-    return _Linear(base.weight, type(base) is Conv1D, base.bias, down.weight, up.weight, module.scaling[name])
-
-
-class _Projections(torch.autograd.Function):
-    """Linear layers of one input [tokens, width]; their input gradients are summed inside the matrix products."""
+class FusedGPT2Block(GPT2Block):
+    """GPT-2's "gelu_new" is the tanh form that torch has as one operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shapes: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        outputs, inner = [], []
-        for number, (flipped, scale) in enumerate(shapes):
-            weight, bias, down, up = tensors[4 * number : 4 * number + 4]
-            assert weight is not None
-            turned = weight if flipped else weight.t()
-            out = x @ turned if bias is None else torch.addmm(bias, x, turned)
-            if down is not None and up is not None:
-                inner.append(x @ down.t())
-                out.addmm_(inner[-1], up.t(), alpha=scale)
-            outputs.append(out)
-        ctx.shapes, ctx.number = shapes, len(inner)
-        ctx.save_for_backward(x, *inner, *tensors)
-        return tuple(outputs)
+    def fits(module: Any) -> bool:
+        attn, unit = module.attn, module.mlp
+        norms = type(module.ln_1) is type(module.ln_2) is nn.LayerNorm
+        known = projects([attn.c_attn, attn.c_proj, unit.c_fc, unit.c_proj])
+        return (
+            norms and known and type(unit.act).__name__ == "NewGELUActivation" and not hasattr(module, "ln_cross_attn")
+        )
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x, *rest = ctx.saved_tensors
-        inner, tensors = rest[: ctx.number], rest[ctx.number :]
-        by_x: Tensor | None = None
-        results: list[Tensor | None] = []
-        needed = ctx.needs_input_grad[2:]
-        for number, (flipped, scale) in enumerate(ctx.shapes):
-            weight, bias, down, up = tensors[4 * number : 4 * number + 4]
-            gradient = gradients[number].contiguous()
-            if ctx.needs_input_grad[0]:
-                by_x = _add_product(by_x, gradient, weight.t() if flipped else weight)
-            by_weight = by_bias = by_down = by_up = None
-            if needed[4 * number]:
-                by_weight = x.t() @ gradient if flipped else gradient.t() @ x
-            if bias is not None and needed[4 * number + 1]:
-                by_bias = gradient.sum(0)
-            if down is not None:
-                by_inner = (gradient @ up).mul_(scale)
-                by_down = by_inner.t() @ x
-                by_up = (gradient.t() @ inner.pop(0)).mul_(scale)
-                if by_x is not None:
-                    by_x.addmm_(by_inner, down)
-            results += [by_weight, by_bias, by_down, by_up]
-        return by_x, None, *results
+    def forward(
+        self, hidden_states: Any, past_key_values: Any = None, attention_mask: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        drops = self.training and (self.attn.resid_dropout.p or self.mlp.dropout.p)
+        if kwargs.get("layout") is None or drops:
+            return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
+        attn, unit = self.attn, self.mlp
+        (joined,) = project(*_layer_norm(self.ln_1, hidden_states), [attn.c_attn])
+        heads = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in joined.chunk(3, dim=-1))
+        seen = _attended(attn, heads, attention_mask, attn.attn_dropout.p, kwargs)
+        (middle,) = project(Identity(), (seen,), [attn.c_proj], onto=hidden_states)
+        hidden = project(*_layer_norm(self.ln_2, middle), [unit.c_fc])
+        return project(GELU(), hidden, [unit.c_proj], onto=middle)[0]
 
 
-def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
-    return left @ right if total is None else total.addmm_(left, right)
+def _layer_norm(module: nn.LayerNorm, x: Tensor) -> tuple[LayerNorm, tuple[Tensor, Tensor, Tensor]]:
+    return LayerNorm(module.eps), (x, module.weight, module.bias)
 
 
 EXCHANGES: dict[type, Any] = {
-    LlamaRMSNorm: FusedRMSNorm,
-    LlamaMLP: FusedMLP,
-    LlamaAttention: FusedAttention,
-    GPT2MLP: FusedGPT2MLP,
+    LlamaRMSNorm: FusedLlamaRMSNorm,
+    LlamaDecoderLayer: FusedLlamaLayer,
+    MistralRMSNorm: FusedMistralRMSNorm,
+    MistralDecoderLayer: FusedMistralLayer,
+    GPT2Block: FusedGPT2Block,
     nn.Embedding: FusedEmbedding,
 }
