@@ -23,6 +23,7 @@ from .machine import matrix_rate, memory
 MICRO_BATCHES = (1, 2, 4, 8)  # rows a forward that a trial tries, in this order
 TRIAL_TOKENS = 600  # a trial of a micro-batch sees rows of at least so many tokens
 WORSE = 0.97  # a trial ends when a micro-batch brings less than this share of the best one's speed
+AS_FAST = 0.95  # of the micro-batches that reach this share of the best one's speed, the smallest is taken
 
 Contender = Callable[[Setting], Timings]
 
@@ -110,7 +111,8 @@ def _tried(contender: Contender, setting: Setting) -> dict[str, Any]:
         speeds[micro_batch] = sum(len(row.ids) for row in rows[:count]) / seconds
         if count == micro_batch and speeds[micro_batch] < WORSE * max(speeds.values()):
             break  # long rows: the next size would cost twice as much
-    return {"trial": speeds, "micro_batch": max(speeds, key=lambda size: speeds[size])}
+    fastest = max(speeds.values())
+    return {"trial": speeds, "micro_batch": min(size for size, speed in speeds.items() if speed >= AS_FAST * fastest)}
 
 
 if __name__ == "__main__":
