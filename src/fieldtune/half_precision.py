@@ -1,4 +1,4 @@
-"""Families that fp16 cannot hold, told from the configuration where it says enough, without torch and without weights."""
+"""Families that fp16 cannot hold, told from the configuration where it says enough: no torch, no weights."""
 
 from __future__ import annotations
 
