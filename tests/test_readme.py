@@ -52,7 +52,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = {"prompt": "Which grip?", "response": "The overlapping one."}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     (tmp_path / "feedback.jsonl").touch()
-    (tmp_path / "my_golf").mkdir()
+    for folder in ("my_golf", "logs"):
+        (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -99,12 +100,15 @@ def test_a_documented_fieldtune_command_is_understood(
 ) -> None:
     # In an empty folder, so that a command whose words are right ends at the first file that is not there.
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nor on the hub
     monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
     try:
         cli.main()
     except SystemExit:
         said = capsys.readouterr().err
-        assert re.search(r"is not a file|is not a run folder|does not exist|is not prepared|no finished", said), said
+        assert re.search(
+            r"is not a file|is not a run folder|does not exist|is not prepared|no finished|HF_HUB_OFFLINE", said
+        ), said
 
 
 def test_make_targets_exist() -> None:

@@ -25,6 +25,7 @@ from fieldtune.config import (
     TrackingKind,
 )
 from fieldtune.errors import ConfigError, UserError
+from fieldtune.half_precision import family_of, fp16_problem
 from fieldtune.records import SPLITS
 from fieldtune.runs import Run, find_run
 
@@ -214,6 +215,9 @@ def _combination(config: Config) -> Iterator[str]:
             f"adapter.dropout={dropped:g} with trainer.packing=shared_prefix: rows would share a mask "
             "where they share tokens; give adapter.dropout=0 or trainer.packing=rows"
         )
+    overflow = fp16_problem(family_of(config.model), config)
+    if overflow is not None:
+        yield overflow
     yield from _quantized(config)
 
 

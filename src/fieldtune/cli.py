@@ -10,7 +10,7 @@ fieldtune runs show RUN
 fieldtune validate FILE [FILE ...]        what is wrong with data, by file, line and field; exit status 2 if anything is
 fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
 fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
-                                           an OpenAI-compatible server; a host that is not loopback needs a key in
+                [reuse=4096]               an OpenAI-compatible server; a host that is not loopback needs a key in
                                            FIELDTUNE_API_KEY
 fieldtune chat run=FOLDER|latest [system=tuned|base] [device=cpu|gpu] [temperature=0.7] [max_tokens=400]
 """
@@ -34,7 +34,7 @@ STAGES = ("prepare", "train", "evaluate")
 ROWS = {"split": "train", "rows": "3", "id": "", "html": ""}  # words of `rows` that are not the configuration's
 PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `plan` that are not the configuration's
 MODEL_WORDS: dict[str, str | None] = {"run": None, "system": "tuned", "device": "cpu"}  # which model answers
-SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64"}
+SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64", "reuse": "4096"}
 CHAT = {**MODEL_WORDS, "temperature": "", "max_tokens": "400"}
 
 
@@ -253,11 +253,11 @@ def _must_name_a_model(options: Mapping[str, str]) -> None:
 def _serve(options: Mapping[str, str]) -> None:
     _must_name_a_model(options)
     port, batch = _whole(options, "port", 0, 65535), _whole(options, "batch", 1, 1024)
-    queue = _whole(options, "queue", 1, 100_000)
+    queue, reuse = _whole(options, "queue", 1, 100_000), _whole(options, "reuse", 0, 100_000_000)
     from fieldtune.serving.server import ServeOptions, serve
 
-    where = (options["run"], options["host"], port)
-    serve(ServeOptions(*where, system=options["system"], device=options["device"], batch=batch, queue=queue))
+    run, host, system, device = (options[key] for key in ("run", "host", "system", "device"))
+    serve(ServeOptions(run, host, port, system, device, batch=batch, queue=queue, reuse=reuse))
 
 
 def _chat(options: Mapping[str, str]) -> None:

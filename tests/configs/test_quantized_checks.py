@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fieldtune.checks import check
 from fieldtune.errors import ConfigError
+from fieldtune.half_precision import fp16_problem
 from tests.stages import compose
 
 QLORA = ("model=mistral_tiny", "adapter=qlora", "tracking=off")
@@ -93,3 +95,50 @@ def test_a_missing_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert problems(tmp_path, "adapter=lora", "trainer.optimizer=paged_adamw_8bit", "tracking=off") == [
         "trainer.optimizer=paged_adamw_8bit needs the package bitsandbytes; pip install 'fieldtune[qlora]'"
     ]
+
+
+FP16 = ("hardware=gpu", "hardware.precision=fp16")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model=gemma_2b", *FP16, "adapter=lora"], "hardware.precision=fp16: gemma models overflow in fp16; give h"),
+        (["model=gemma2_tiny", *FP16, "adapter=none"], "hardware.precision=fp16: gemma2 models overflow in fp16"),
+        (["model=hub", "model.weights=hub:owner/codegemma-7b-it", *FP16, "adapter=lora"], "hardware.precision=fp16: g"),
+        (
+            ["model=gemma2_2b", *FP16, "adapter.compute=fp16"],
+            "hardware.precision=fp16 and adapter.compute=fp16: gemma models overflow in fp16; "
+            "give hardware.precision=bf16 adapter.compute=bf16, or fp32 on a GPU without bf16",
+        ),
+        (
+            ["model=gemma_2b", "hardware=gpu", "hardware.precision=fp32", "adapter.compute=fp16"],
+            "adapter.compute=fp16: gemma models overflow in fp16; give adapter.compute=bf16",
+        ),
+    ],
+)
+def test_a_gemma_in_fp16(tmp_path: Path, words: list[str], told: str) -> None:
+    (problem,) = problems(tmp_path, *QLORA, *words)
+    assert problem.startswith(told)
+
+
+def test_a_gemma_in_a_folder_is_known_by_its_config(tmp_path: Path) -> None:
+    for family, count in (("gemma3_text", 1), ("mistral", 0), ("", 0)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family} if family else ["broken"]))
+        found = problems(tmp_path, *QLORA, *FP16, f"model.weights=folder:{tmp_path}", "adapter.compute=fp16")
+        assert [problem.count("gemma3_text models overflow") for problem in found] == [1] * count
+
+
+@pytest.mark.parametrize(
+    "words", [["hardware=gpu"], ["hardware=gpu", "hardware.precision=fp32", "adapter.compute=fp32"]]
+)
+@pytest.mark.parametrize("model", ["gemma_2b", "gemma2_tiny"])
+def test_a_gemma_in_other_formats(tmp_path: Path, model: str, words: list[str]) -> None:
+    assert problems(tmp_path, *QLORA, f"model={model}", *words) == []
+
+
+def test_what_only_the_files_can_tell_is_asked_again_after_loading(tmp_path: Path) -> None:
+    words = ("model=hub", "model.weights=hub:owner/tuned-model", *FP16)
+    config = compose(tmp_path, "train", *QLORA, *words, "adapter=lora")
+    check(config, "plan")
+    assert fp16_problem("gemma2", config) and fp16_problem("llama", config) is None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
+from fieldtune.config import Family, ModelConfig
 from fieldtune.data.packing import pack_window
 from fieldtune.models.fused import EXCHANGES, fuse
 from fieldtune.models.loss import LanguageModelLoss
+from fieldtune.models.weights import Source, build
 from fieldtune.training.window import backward_window
 from tests.models.tiny import lora_gpt2, lora_llama, rows_alike, tied_llama, tiny_gpt2, tiny_llama, tiny_mistral
 
@@ -54,13 +58,19 @@ def test_an_adapter_in_an_unknown_state_is_left_to_peft() -> None:
     assert base == pytest.approx(wanted, rel=1e-6) != adapted
 
 
-def test_the_padding_token_learns() -> None:
+def test_the_padding_token_learns(tmp_path: Path) -> None:
     """An embedding with a padding index would drop the gradient of SmolLM2's end-of-turn token (see weights.build)."""
-    model = tied_llama()
-    rows = rows_alike()
-    token = int(rows[0].ids[0])
-    _, found = gradients(LanguageModelLoss(model))
-    assert found["model.model.embed_tokens.weight"][token].norm() > 0
+    model, token = tiny_llama(), int(rows_alike()[0].ids[0])  # not tied: the head gives the embedding no gradient
+    model.config.pad_token_id = token
+    model.save_pretrained(tmp_path)
+    assert LlamaForCausalLM.from_pretrained(tmp_path).get_input_embeddings().padding_idx == token
+    settings = ModelConfig(name="tiny", family=Family.causal_lm, weights=f"folder:{tmp_path}", context_length=32)
+    name = "model.model.embed_tokens.weight"
+    found, wanted = (
+        gradients(LanguageModelLoss(one))[1][name] for one in (build(settings, Source(tmp_path)), tiny_llama())
+    )
+    assert wanted[token].norm() > 0.01
+    torch.testing.assert_close(found, wanted)
 
 
 def test_what_a_layer_keeps() -> None:

@@ -79,6 +79,19 @@ def test_a_snapshot_holds_what_loading_needs(
     assert hub.sent == fetched
 
 
+def test_without_weights_it_is_small_and_no_whole_snapshot(
+    hub: Served, tmp_path: Path, model: GPT2LMHeadModel, files: dict[str, bytes]
+) -> None:
+    light = partial(fetch_snapshot, "owner/tiny", revision=None, cache=tmp_path, with_weights=False)
+    folder = light(endpoint=hub.url)
+    assert {path.name for path in folder.iterdir()} == set(files) - {WEIGHTS} and WEIGHTS not in hub.sent
+    hub.status = {"api": 500}
+    assert light(endpoint=hub.url) == folder  # from the cache
+    assert "the hub failed to give owner/tiny (HTTP 500)" in failure(hub, tmp_path)
+    hub.status = {}
+    assert_equal_weights(snapshot(hub, tmp_path), model)
+
+
 def test_pickled_weights_only_without_safetensors(hub: Served, tmp_path: Path) -> None:
     hub.files = {name: body for name, body in hub.files.items() if not name.endswith(".safetensors")}
     hub.files["training_args.bin"] = b"x"
@@ -147,7 +160,7 @@ def test_a_model_that_is_not_pinned_is_told_its_commit(
     more = [f"model.revision={revision}"] if revision else []
     config = compose(tmp_path, "train", "model=hub", "model.weights=hub:owner/tiny", *more)
     source = resolve(config.model, config)
-    assert source.folder is not None and source.folder.name == COMMIT
+    assert source.folder == tmp_path / "hub" / "models--owner--tiny" / "snapshots" / COMMIT
     line = f"hub:owner/tiny may change on the hub; this is model.revision={COMMIT}"
     assert [record.getMessage() for record in caplog.records if record.name == "fieldtune"] == [line] * warned
 

@@ -10,6 +10,7 @@ import pytest
 
 from fieldtune import cli
 
+from ..commands import ROOT
 from ..stages import TINY, question_rows, run_here, write_rows
 
 GPT2 = ("data=golf", "model=gpt2_124m", "model.weights=random", "adapter=none", "trainer=fit", "tracking=off")
@@ -123,14 +124,21 @@ def test_qlora_of_a_7b_fits_in_10_gb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mistral_7b: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["data=golf", "model=mistral_7b", "model.revision=null", mistral_7b, "adapter=qlora", "hardware=gpu"]
-    small = ["trainer.micro_batch_size=1", "trainer.optimizer=paged_adamw_8bit"]
-    again = "trainer.activation_checkpointing=true"
-    text = said(monkeypatch, capsys, *words, *small, again, "memory=10GB")
+    page = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    fieldtune plan (experiment=fitness_7b gpu=L4 .*)$", page, re.MULTILINE)
+    assert {"trainer.micro_batch_size=1", "model.context_length=2048"} <= set(command.split())
+    text = said(monkeypatch, capsys, *command.split(), "model.revision=null", mistral_7b, "memory=10GB")
     assert re.search(r"parameters +7,289,966,592 +trainable 41,943,040", text)
     assert gigabytes(text, "  weights") == pytest.approx(4.31, abs=0.02)
     assert gigabytes(text, "  optimizer state") == pytest.approx(0.085, abs=0.002)
     assert gigabytes(text, "together") < 10 and "\nfits: " in text
+    (line,) = re.findall(r"computed again.*?\n\| 1 x 2048 (\|.*?)\| yes \|", page, re.DOTALL)
+    parts = ("weights", "gradients", "optimizer state", "activations", "logits", "workspace", "together")
+    written = [re.fullmatch(r"([\d.]+) (GB|MB)", cell.strip()) for cell in line.strip("|").split("|")]
+    for part, found in zip(parts, written, strict=True):
+        assert found and gigabytes(text, f"  {part}") == pytest.approx(
+            float(found[1]) * (1 if found[2] == "GB" else 1e-3), rel=0.02
+        )
 
 
 @pytest.mark.slow

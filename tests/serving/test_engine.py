@@ -74,6 +74,23 @@ def test_answers_of_a_batch_are_those_alone(model: Any, predictor: Predictor) ->
             assert answer.ended and 5 <= json.loads(answer.text)["minutes"] <= 480
 
 
+def test_prompts_that_begin_alike_are_answered_as_without_reuse(model: Any, predictor: Predictor) -> None:
+    rules, beginning = "Answer in one word, and never about clubs. " * 12, len(ids_of(predictor, "Ab")) - 2
+    texts = [f"{rules}{word}" for word in WORDS] + [rules, "x" * 900, f"{rules}{WORDS[0]} And then?", "x" * 899]
+    wanted = [Request(ids_of(predictor, text), Sampling(25, 0.8 * (n % 2), 0, seed=n)) for n, text in enumerate(texts)]
+    constrained = [Request(request.ids, Sampling(200), schema=SCHEMA) for request in wanted[:3]]
+    wanted += constrained
+    with engine_of(model, predictor) as engine:
+        expected = [engine.answer(request) for request in wanted]
+        assert engine.reused == 0
+    with engine_of(model, predictor, slots=4, reuse=4000) as engine, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(engine.answer, wanted)) == expected
+        assert engine.reused > 9 * len(rules) + 890 + beginning
+    with engine_of(model, predictor, reuse=100) as engine:  # room for a part of one prompt
+        assert [engine.answer(request) for request in wanted] == expected
+        assert 100 * 5 < engine.reused <= 100 * len(wanted)
+
+
 def test_limits(model: Any, predictor: Predictor) -> None:
     with engine_of(model, predictor) as engine:
         with pytest.raises(UserError, match="the prompt has 1,100 tokens; the model's context is 1,024, answer"):

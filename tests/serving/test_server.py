@@ -150,8 +150,19 @@ def test_what_is_not_there(client: OpenAI, served: Served) -> None:
     assert httpx.get(url).status_code == 405
     broken = httpx.post(url, content=b"{", headers={"content-type": "application/json"})
     assert broken.status_code == 400 and "the body is not JSON" in broken.json()["error"]["message"]
-    assert httpx.post(url, content=b" " * (9 * 2**20)).status_code == 413
-    assert httpx.get(f"{served.url}/v1/models", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_what_is_too_large_or_for_another_host_is_said_in_the_same_form(served: Served) -> None:
+    url, large = f"{served.url}/v1/chat/completions", b" " * (9 * 2**20)
+    for body in (large, iter([large[: 2**20]] * 9)):  # with a length, and without
+        found = httpx.post(url, content=body)
+        assert found.status_code == 413 and found.json()["error"]["message"].endswith("the body has more than 8 MiB")
+    for host in ("elsewhere.example", "localhost.elsewhere.example:80", "", "[::1", "[::2]:80"):
+        found = httpx.get(f"{served.url}/v1/models", headers={"host": host})
+        assert found.status_code == 400, host
+        assert found.json()["error"]["code"] == "wrong_host" and "127.0.0.1" in found.json()["error"]["message"]
+    for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8000"):
+        assert httpx.get(f"{served.url}/v1/models", headers={"host": host}).status_code == 200
 
 
 def test_who_goes_away_leaves_the_batch(client: OpenAI, served: Served) -> None:

@@ -94,7 +94,9 @@ def view(config: Config, split: str, count: int, identity: str) -> View:
 def load_encoder(config: Config) -> Encoder:
     """The encoder that training uses. The weights' folder is asked for only if the tokenizer lies in it."""
     model = config.model
-    folder = resolve(model, config).folder if model.tokenizer is TokenizerKind.from_weights else None
+    folder = (
+        resolve(model, config, with_weights=False).folder if model.tokenizer is TokenizerKind.from_weights else None
+    )
     return Encoder(load_tokenizer(model.tokenizer, folder), model.template)
 
 

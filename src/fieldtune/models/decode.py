@@ -62,7 +62,7 @@ class RaggedBatch:
             self._cache = prompt.cache
             return
         width = max(self._lengths)
-        for layer, new in zip(_layers(self._cache), _layers(prompt.cache), strict=True):
+        for layer, new in zip(cache_layers(self._cache), cache_layers(prompt.cache), strict=True):
             for name in ("keys", "values"):
                 old = _widened(getattr(layer, name), width - before)
                 setattr(layer, name, torch.cat([old, _widened(getattr(new, name), width - len(prompt.ids))]))
@@ -96,7 +96,7 @@ class RaggedBatch:
             self._cache = None
             return
         unused, chosen = before - max(self._lengths), torch.tensor(rows, device=self._device)
-        for layer in _layers(self._cache):
+        for layer in cache_layers(self._cache):
             layer.keys, layer.values = layer.keys[chosen, :, unused:], layer.values[chosen, :, unused:]
 
 
@@ -137,11 +137,12 @@ def vocabulary_width(model: Any) -> int:
     prompt = Prompt([0])
     logits = prompt.advance(model, 1)
     assert logits is not None
-    _layers(prompt.cache)
+    cache_layers(prompt.cache)
     return len(logits)
 
 
-def _layers(cache: Any) -> list[Any]:
+def cache_layers(cache: Any) -> list[Any]:
+    """The layers that hold keys and values [rows, heads, tokens, features]; `UserError` if one holds more."""
     from transformers.cache_utils import DynamicLayer
 
     layers = [layer for layer in cache.layers if layer.is_initialized]

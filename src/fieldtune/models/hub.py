@@ -36,8 +36,8 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _select(names: Iterable[str]) -> list[str]:
-    """Of a repository's files those to fetch. Raises UserError when there are no weights among them."""
+def _select(names: Iterable[str], with_weights: bool) -> list[str]:
+    """Of a repository's files those to fetch. Raises UserError when there are no weights in it."""
     all_names = list(names)
     root = [name for name in all_names if "/" not in name]
     weights = [name for name in root if name.endswith(".safetensors")]
@@ -55,7 +55,11 @@ def _select(names: Iterable[str]) -> list[str]:
             f"it has no *.safetensors and no pytorch_model*.bin weights (its file types: {', '.join(kinds)});"
             " choose a repository that has the weights for transformers"
         )
-    return [*weights, *descriptions, *(name for name in all_names if fnmatch(name, _TEMPLATES))]
+    return [
+        *(weights if with_weights else ()),
+        *descriptions,
+        *(name for name in all_names if fnmatch(name, _TEMPLATES)),
+    ]
 
 
 def _blobs(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -93,11 +97,11 @@ def _verify(folder: Path) -> None:
         raise _Damaged(", ".join(str(file.relative_to(folder)) for file, _ in damaged))
 
 
-def _download(api: HfApi, name: str, revision: str | None, cache: Path | None) -> Path:
+def _download(api: HfApi, name: str, revision: str | None, cache: Path | None, with_weights: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     info = api.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    files = _select(sibling.rfilename for sibling in info.siblings or [])
+    files = _select((sibling.rfilename for sibling in info.siblings or []), with_weights)
     for attempt in (1, 2):
         folder = Path(
             snapshot_download(name, revision=revision, cache_dir=cache, endpoint=api.endpoint, allow_patterns=files)
@@ -111,13 +115,14 @@ def _download(api: HfApi, name: str, revision: str | None, cache: Path | None) -
     return folder
 
 
-def _cached(name: str, revision: str | None, cache: Path | None) -> Path | None:
+def _cached(name: str, revision: str | None, cache: Path | None, with_weights: bool) -> Path | None:
     """The snapshot in the cache when all its files are there, else None."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     try:
-        files = _select(file.path for file in get_cached_repo_tree(name, revision=revision, cache_dir=cache))
+        tree = get_cached_repo_tree(name, revision=revision, cache_dir=cache)
+        files = _select((file.path for file in tree), with_weights)
     except CachedRepoTreeNotFoundError:
         files = None  # fetched by an older client; it cannot be told whether files are missing
     try:
@@ -128,14 +133,21 @@ def _cached(name: str, revision: str | None, cache: Path | None) -> Path | None:
         return None
 
 
-def fetch_snapshot(name: str, *, revision: str | None, cache: Path | None = None, endpoint: str | None = None) -> Path:
+def fetch_snapshot(
+    name: str,
+    *,
+    revision: str | None,
+    cache: Path | None = None,
+    endpoint: str | None = None,
+    with_weights: bool = True,
+) -> Path:
     """Folder with the files of the model ``name`` ("owner/model") at ``revision`` (branch, tag or commit;
     None: main).
 
     Files lie in huggingface_hub's cache (``cache``; None: its usual place) and are fetched only when missing
     there. What the hub names by a checksum is compared with it; a file that does not match is deleted and
     fetched once more. When the hub does not answer, a complete snapshot in the cache is used. ``endpoint``:
-    another hub's address.
+    another hub's address. Without ``with_weights`` configuration, tokenizer and templates only: megabytes.
 
     Raises UserError, in one line: a gated, private or unknown repository; an unknown revision; no weights; no
     network and nothing in the cache; a cut or damaged download; a full disk.
@@ -145,7 +157,7 @@ def fetch_snapshot(name: str, *, revision: str | None, cache: Path | None = None
 
     api = HfApi(endpoint=endpoint)
     try:
-        return _download(api, name, revision, cache)
+        return _download(api, name, revision, cache, with_weights)
     except HFValidationError as error:
         raise UserError(
             f"{name!r} is no model's name on the hub: write it as owner/model, or give a folder that exists"
@@ -158,7 +170,7 @@ def fetch_snapshot(name: str, *, revision: str | None, cache: Path | None = None
             " check the connection (a proxy?) and run again"
         ) from error
     except Exception as error:  # the client passes on exceptions of its HTTP and Xet libraries
-        folder = None if isinstance(error, RevisionNotFoundError) else _cached(name, revision, cache)
+        folder = None if isinstance(error, RevisionNotFoundError) else _cached(name, revision, cache, with_weights)
         if folder is None:
             raise UserError(_reason(error, name, revision, api.endpoint)) from error
         _log.warning("the hub does not give %s; using the copy in the cache: %s", name, folder)

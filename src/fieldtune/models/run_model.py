@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,4 +85,6 @@ class RunModel:
     def _load_adapted(self) -> Any:
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+            return PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))

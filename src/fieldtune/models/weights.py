@@ -38,8 +38,11 @@ class Source:
     adapter: Path | None = None
 
 
-def resolve(model: ModelConfig, config: Config) -> Source:
-    """Bring the files of `model.weights` here; `UserError` in one line if they cannot be had."""
+def resolve(model: ModelConfig, config: Config, *, with_weights: bool = True) -> Source:
+    """Bring the files of `model.weights` here; `UserError` in one line if they cannot be had.
+
+    Without `with_weights` a model of the hub comes without them: enough for its shape and its tokenizer.
+    """
     kind, _, rest = model.weights.partition(":")
     cache = Path(config.cache_dir).expanduser()
     if kind == "random":
@@ -51,7 +54,7 @@ def resolve(model: ModelConfig, config: Config) -> Source:
 
         return Source(ensure_tiny(rest, cache))
     if kind == "hub":
-        return Source(_fetched(model, rest))
+        return Source(_fetched(model, rest, with_weights))
     if kind == "openai":
         from fieldtune.models.gpt2_openai import ensure_checkpoint
 
@@ -61,10 +64,10 @@ def resolve(model: ModelConfig, config: Config) -> Source:
     return _earlier_run(rest, config)
 
 
-def _fetched(model: ModelConfig, name: str) -> Path:
+def _fetched(model: ModelConfig, name: str, with_weights: bool) -> Path:
     from fieldtune.models.hub import fetch_snapshot
 
-    folder = fetch_snapshot(name, revision=model.revision)
+    folder = fetch_snapshot(name, revision=model.revision, with_weights=with_weights)
     if model.revision != folder.name:  # a snapshot's folder is called by its commit
         log.warning("%s may change on the hub; this is model.revision=%s", model.weights, folder.name)
     return folder

@@ -61,9 +61,9 @@ class Plan:
 def plan(config: Config, machine: Machine) -> Plan:
     """The plan of a configuration on a machine. Of the weights' files only config.json and the tokenizer are read.
 
-    A GPT-2's shape and tokenizer need none of them; other weights are brought here first, if they are not.
+    A GPT-2's shape and tokenizer need none of them; those of a model of the hub are brought here, its weights are not.
     """
-    source = Source(None) if _needs_no_files(config) else resolve(config.model, config)
+    source = Source(None) if _needs_no_files(config) else resolve(config.model, config, with_weights=False)
     settings = architecture(config.model, source)
     counted = counts(outline(settings, config.adapter))
     work = work_of_config(config, source, counted.vocabulary)

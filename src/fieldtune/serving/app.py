@@ -8,17 +8,20 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("fieldtune")
 
 LARGEST_BODY = 8 * 2**20  # bytes
-LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+TOO_LARGE = f"the body has more than {LARGEST_BODY // 2**20} MiB"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 class ApiError(Exception):
@@ -47,18 +50,61 @@ def make_app(
         if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
             raise ApiError(401, "the API key is missing or wrong; send it as bearer token", code="invalid_api_key")
 
-    app = FastAPI(title="fieldtune", docs_url=None, redoc_url=None, max_body_size=LARGEST_BODY)
+    app = FastAPI(title="fieldtune", docs_url=None, redoc_url=None)
     for router in open_routers:
         app.include_router(router)
     for router in routers:
         app.include_router(router, dependencies=[Depends(has_key)] if key else [])
-    if not key:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, host], www_redirect=False)
+    app.add_middleware(Gate, hosts=() if key else (*LOOPBACK_NAMES, host))
     app.add_exception_handler(ApiError, _said)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
     return app
+
+
+class Gate:
+    """Refuses what is not for the application behind it: a body that is too large, another host's name. ASGI.
+
+    hosts: the names that are answered; empty: any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        problem = self._problem(Headers(scope=scope))
+        if problem is not None:
+            return await JSONResponse(problem.body, problem.status)(scope, receive, send)
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > LARGEST_BODY:  # of a caller who did not say how much would come
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
+        return await self._app(scope, counted, send)
+
+    def _problem(self, headers: Headers) -> ApiError | None:
+        name = _host_name(headers.get("host", ""))
+        if self._hosts and name not in self._hosts:
+            allowed = ", ".join(dict.fromkeys(self._hosts))
+            return ApiError(400, f"the host {name!r} is not answered here; there are: {allowed}", code="wrong_host")
+        length = headers.get("content-length", "")
+        return ApiError(413, TOO_LARGE) if length.isdecimal() and int(length) > LARGEST_BODY else None
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, without the port; empty if there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _said(request: Request, error: Exception) -> JSONResponse:
@@ -81,7 +127,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses: an unknown address, a wrong method, a body that is too large."""
+    """What is refused by others: an unknown address, a wrong method, a body that turns out too large."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     return await _said(request, ApiError(error.status_code, message))

@@ -15,6 +15,7 @@ from fieldtune.errors import UserError
 from fieldtune.models.constrained import Constraint
 from fieldtune.models.decode import Chooser, Prompt, RaggedBatch, positions, vocabulary_width
 from fieldtune.models.generate import Answer, Sampling
+from fieldtune.models.prefixes import Prefixes
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.serving.text_stream import TextStream
 
@@ -82,10 +83,13 @@ class Engine:
     """Answers by one model, in a thread of its own; use as a context manager.
 
     slots: answers decoded at once. queue: requests that may wait besides. context: tokens of a prompt and its answer at
-    most; never more than the model's positions.
+    most; never more than the model's positions. reuse: tokens of earlier prompts that are kept for prompts that begin
+    the same way.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, *, context: int, slots: int = 8, queue: int = 64) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, *, context: int, slots: int = 8, queue: int = 64, reuse: int = 0
+    ) -> None:
         self._model, self._tokenizer, self._slots, self._queue = model, tokenizer, slots, queue
         self.context = min(context, positions(model))
         self._width = vocabulary_width(model)
@@ -94,9 +98,11 @@ class Engine:
         self._starting: Job | None = None
         self._running: list[Job] = []  # in the order of the batch's rows
         self._batch = RaggedBatch(model)
+        self._reuse, self._prefixes = reuse, Prefixes(reuse)
         self._closing = False
         self.steps = 0  # decode steps done
         self.tokens = 0  # tokens generated
+        self.reused = 0  # tokens of prompts that an earlier prompt had computed
         self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
 
     def __enter__(self) -> Engine:
@@ -199,9 +205,12 @@ class Engine:
             self._starting = None
             job.listener(Finished("canceled", 0))
             return
+        if job.prompt.done == 0:
+            self.reused += self._prefixes.begin(job.prompt)
         logits = job.prompt.advance(self._model, PREFILL_TOKENS)
         if logits is None:
             return
+        self._prefixes.keep(job.prompt)
         self._starting = None
         reason = self._take(job, logits)
         if reason:
@@ -249,5 +258,6 @@ class Engine:
     def _fail_all(self, message: str) -> None:
         jobs = [*([self._starting] if self._starting else []), *self._running]
         self._starting, self._running, self._batch = None, [], RaggedBatch(self._model)
+        self._prefixes = Prefixes(self._reuse)  # perhaps there was no memory left
         for job in jobs:
             job.listener(Failed(message, mendable=False))

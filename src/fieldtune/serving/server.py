@@ -23,7 +23,8 @@ KEY = "FIELDTUNE_API_KEY"
 class ServeOptions:
     """run: a folder or `latest`. system: tuned or base. device: cpu or gpu. port 0: a free one.
 
-    batch: answers decoded at once. queue: requests that may wait besides, more are refused.
+    batch: answers decoded at once. queue: requests that may wait besides, more are refused. reuse: tokens of earlier
+    prompts whose keys and values are kept, 0 for none.
     """
 
     run: str
@@ -33,6 +34,7 @@ class ServeOptions:
     device: str = "cpu"
     batch: int = 8
     queue: int = 64
+    reuse: int = 4096
 
 
 def serve(options: ServeOptions, more: Callable[[Any], Sequence[Any]] = lambda service: ()) -> None:
@@ -60,11 +62,8 @@ def serve(options: ServeOptions, more: Callable[[Any], Sequence[Any]] = lambda s
     predictor = Predictor(options.run, device=options.device, system=options.system)
     name = predictor.config.name + ("-base" if options.system == "base" else "")
     context = predictor.config.model.context_length
-    with (
-        listening,
-        predictor.model() as model,
-        Engine(model, predictor.tokenizer, context=context, slots=options.batch, queue=options.queue) as engine,
-    ):
+    limits = {"context": context, "slots": options.batch, "queue": options.queue, "reuse": options.reuse}
+    with listening, predictor.model() as model, Engine(model, predictor.tokenizer, **limits) as engine:
         service = Service(name, predictor, engine, Metrics(engine))
         routers = [chat_router(service), metrics_router(service.metrics), *more(service)]
         app = make_app(routers, [health_router(engine, name)], key=key, host=options.host)

@@ -35,6 +35,7 @@ class Metrics:
             ("waiting_requests", "Requests that wait for a place", lambda: engine.waiting),
             ("decode_steps", "Decode steps done; generated tokens by this is the mean batch", lambda: engine.steps),
             ("generated_tokens", "Tokens generated, canceled answers included", lambda: engine.tokens),
+            ("reused_prompt_tokens", "Tokens of prompts that an earlier prompt had computed", lambda: engine.reused),
         ):
             Gauge(f"fieldtune_{name}", about, registry=registry).set_function(read)
 

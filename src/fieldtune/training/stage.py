@@ -16,6 +16,7 @@ from fieldtune.data.load import Rows, account, load_split
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
+from fieldtune.half_precision import fp16_problem
 from fieldtune.models.adapters import parameter_counts
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
@@ -25,7 +26,7 @@ from fieldtune.tracking import Tracker
 from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.results import save_results
-from fieldtune.training.strategies import check_precision, make_team, make_trainer, replicas
+from fieldtune.training.strategies import make_team, make_trainer, replicas
 from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -39,7 +40,9 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     team = make_team(config.hardware)
     use_threads(config.hardware)
     model, tokenizer = start_model(config)
-    check_precision(unwrapped(model).config.model_type, config.hardware.precision)
+    overflow = fp16_problem(unwrapped(model).config.model_type, config)
+    if overflow is not None:  # of a family that only the files could tell
+        raise UserError(overflow)
     encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
     schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))

@@ -14,7 +14,6 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Sin
 
 from fieldtune import ranks
 from fieldtune.config import Accelerator, Config, HardwareConfig, Precision, Strategy
-from fieldtune.errors import UserError
 from fieldtune.training.team import DeepSpeedTeam, Fsdp2Team, RankTeam, ReplicaTeam, Team
 
 PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
@@ -26,14 +25,6 @@ TEAMS: dict[Strategy, Callable[[ranks.Rank, torch.device], Team]] = {
     Strategy.zero2: DeepSpeedTeam,
     Strategy.zero3: DeepSpeedTeam,
 }
-
-FP16_OVERFLOWS = ("gemma", "t5")  # families whose activations leave fp16's range
-
-
-def check_precision(model_type: str, precision: Precision) -> None:
-    """`UserError` for a family that is known to give infinite or undefined numbers in fp16."""
-    if precision is Precision.fp16 and model_type.startswith(FP16_OVERFLOWS):
-        raise UserError(f"hardware.precision=fp16 overflows in {model_type} models; give bf16 or fp32")
 
 
 def make_team(hardware: HardwareConfig) -> Team:

@@ -1,6 +1,6 @@
-"""`python -m fieldtune.tasks.fitness.documents docs` writes docs/fitness_schema.md and the three example files.
+"""`python -m fieldtune.tasks.fitness.documents docs` writes docs/fitness_schema.md, example files and JSON Schemas.
 
-Both are made of the schema and the generator, so that pages and code cannot tell different stories.
+They are made of the schema and the generator, so that pages and code cannot tell different stories.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ TITLES: dict[type[Part], str] = {
     PlanModification: "Plan modification: the answer to USER FEEDBACK",
     WeeklyPlan: "Weekly plan: the answer to TRAINING GOALS and CONSTRAINTS",
 }
+SCHEMAS: dict[str, type[Part]] = {
+    "plan_modification.schema.json": PlanModification,
+    "weekly_plan.schema.json": WeeklyPlan,
+}
 INTRODUCTION = """\
 # The fitness coach's data
 
@@ -56,6 +60,8 @@ def main(folder: Path) -> None:
 def documents() -> Iterator[tuple[str, str]]:
     """(path below docs, text) of each document."""
     yield PAGE, page()
+    for name, part in SCHEMAS.items():
+        yield f"{FOLDER}/{name}", json.dumps(json_schema(part), indent=2) + "\n"
     rows = list(generate(Data(count=200), SEED))
     for kind in KINDS:
         chosen = [row for row in rows if row.meta["kind"] == kind][:SHOWN]
