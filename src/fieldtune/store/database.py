@@ -22,6 +22,10 @@ DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "
 MIGRATING = 7_326_001  # PostgreSQL's advisory lock: two migrations wait for each other
 
 
+class Unusable(UserError):
+    """The database does not answer, or another transaction does not let go."""
+
+
 class Database:
     """See `open_database`. Its transactions are short: nothing waits for a model within one."""
 
@@ -67,7 +71,10 @@ class Database:
             return MigrationContext.configure(connection).get_current_revision()
 
     def must_be_current(self) -> Database:
-        """Itself; `UserError` if its tables are not those of this version."""
+        """Itself; `UserError` if there is no such file, or its tables are not those of this version."""
+        path = self._engine.url.database
+        if self._is_sqlite and path not in (None, "", ":memory:") and not Path(str(path)).is_file():
+            raise UserError(f"database={path} is not a file; give: fieldtune fitness migrate database={path}")
         found, wanted = self.revision(), ScriptDirectory.from_config(migrations()).get_current_head()
         if found != wanted:
             given = f"tables of revision {found}" if found else "no tables yet"
@@ -88,7 +95,7 @@ class Database:
         except DBAPIError as error:
             if error.connection_invalidated or type(error).__name__ == "OperationalError":
                 reason = " ".join(str(error.orig).split())[:200]
-                raise UserError(f"database {self.name} cannot be used ({reason}); see that it is there") from error
+                raise Unusable(f"database {self.name} cannot be used ({reason}); see that it is there") from error
             raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from datetime import date as Date
 from typing import Any
@@ -92,6 +92,12 @@ class Change:
     model: str = ""
     id: int = 0
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def to_json(self) -> dict[str, Any]:
+        whole = {item.name: getattr(self, item.name) for item in fields(self)}
+        plans = {name: [item.to_json() for item in whole[name]] for name in ("before", "after")}
+        at = self.at.isoformat(timespec="seconds")
+        return {**whole, **plans, "today": str(self.today), "at": at, "reasons": list(self.reasons)}
 
 
 class Book:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date as Date
 from datetime import timedelta
 from typing import cast
@@ -144,6 +144,12 @@ def logged(history: History) -> list[Logged]:
 
 def _stored(item: PlannedWorkout) -> Workout:
     return Workout(0, item.date, item.name, item.sport, item.duration_minutes, item.intensity, item.estimated_tss)
+
+
+def usual_plan(history: History, today: Date) -> list[PlannedWorkout]:
+    """Fourteen days of the athlete's usual week, at the load of this day; without sessions since the log's end."""
+    whole = replace(history, last=max(history.last, today - timedelta(1)))
+    return whole.plan(today, AHEAD_DAYS)
 
 
 def shifted(history: History, today: Date) -> History:
