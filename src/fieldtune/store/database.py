@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from fieldtune.errors import UserError
@@ -93,7 +93,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            if error.connection_invalidated or type(error).__name__ == "OperationalError":
+            if type(error) in (OperationalError, DatabaseError):  # not what a statement got wrong
                 reason = " ".join(str(error.orig).split())[:200]
                 raise Unusable(f"database {self.name} cannot be used ({reason}); see that it is there") from error
             raise
