@@ -208,7 +208,7 @@ def test_a_load_beyond_what_was_told_counts(memory: Database) -> None:
     new = [{**ride, "date": f"2026-03-{day}"} for day in (11, 13)]
     answer = {**skip(), "modifications": [], "new_workouts": new}
     found = coach(memory, answer, answer).modify(number, WISH, today=TODAY)
-    assert "load_ramp: given TSS 408 in the week from 2026-03-10" in found.change.reasons[0]
+    assert "load_ramp: given TSS 408 in the week from 2026-03-07" in found.change.reasons[0]
 
 
 def test_undo_and_undo_of_it(database: Database) -> None:

@@ -121,7 +121,7 @@ def test_a_log_is_read_once(memory: Database, tmp_path: Path) -> None:
         added = [extend_log(book, *pair) for pair in zip(numbers, again, strict=True)]  # type: ignore[arg-type]
         assert added == [4, 5] and [extend_log(book, *pair) for pair in zip(numbers, again, strict=True)] == [0, 0]  # type: ignore[arg-type]
         assert [len(book.sessions(number)) for number in numbers] == [14, 20]
-    said = "the log begins on 2026-01-05, that of athlete 3 on 2026-02-02"
+    said = "the log begins on 2026-01-06, that of athlete 3 on 2026-02-02"
     with pytest.raises(UserError, match=said), writing(memory) as book:
         extend_log(book, add_history(book, history(days=30), ()), again[1])  # type: ignore[arg-type]
 

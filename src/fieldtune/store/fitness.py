@@ -149,8 +149,9 @@ class Book:
 
     def workouts(self, athlete: int, first: Date = Date.min, last: Date = Date.max) -> list[Workout]:
         """The plan from a day to another one, both included, next one first."""
-        wanted = select(WorkoutRow).where(WorkoutRow.athlete_id == athlete, WorkoutRow.date.between(first, last))
-        return [_workout(row) for row in self._session.scalars(wanted.order_by(WorkoutRow.date, WorkoutRow.id))]
+        columns = (getattr(WorkoutRow, item.name) for item in fields(Workout))
+        wanted = select(*columns).where(WorkoutRow.athlete_id == athlete, WorkoutRow.date.between(first, last))
+        return [Workout(*row) for row in self._session.execute(wanted.order_by(WorkoutRow.date, WorkoutRow.id))]
 
     def put_plan(self, athlete: StoredAthlete, before: Sequence[Workout], after: Sequence[Workout]) -> list[Workout]:
         """Make `before`, which is in the plan, to `after`; returns it with the ids of new workouts.
@@ -166,7 +167,7 @@ class Book:
         if gone:
             self._session.execute(delete(WorkoutRow).where(WorkoutRow.id.in_(gone)))
         found = [self._put(athlete.id, item, old.get(item.id)) for item in after]
-        self._session.expire_all()
+        self._session.expire_all()  # the athlete's version
         return sorted(found, key=lambda item: (item.date, item.id))
 
     def _put(self, athlete: int, item: Workout, old: Workout | None) -> Workout:
@@ -231,11 +232,6 @@ def _athlete(row: AthleteRow) -> StoredAthlete:
     limits = {name: getattr(row, name) for name in THRESHOLDS}
     named = (row.id, row.name, row.primary_sport, limits)
     return StoredAthlete(*named, row.first, row.start_ctl, row.start_atl, row.days_a_week, row.version)
-
-
-def _workout(row: WorkoutRow) -> Workout:
-    work = (row.id, row.date, row.name, row.sport, row.minutes, row.intensity, row.tss)
-    return Workout(*work, row.description, row.notes, row.steps)
 
 
 def _change(row: ChangeRow) -> Change:
