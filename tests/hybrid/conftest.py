@@ -17,6 +17,7 @@ pytest.importorskip("sqlalchemy", reason="the store's packages are not installed
 import psycopg
 
 from fieldtune.store.database import Database, open_database
+from tests.serving.conftest import chat_run as chat_run
 
 NUMBERS = count()
 
