@@ -18,17 +18,17 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 # The layers, from the top. A part imports parts of its own row or of rows below, never of one above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "reference"),
-    ("launch", "worker"),
+    ("launch", "worker", "fitness_commands"),
     ("prepare", "training", "evaluation", "serving"),
     ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),
     ("checks", "evaluated_run", "composition", "file_check"),
     ("datasets", "tracking", "ranks", "half_precision"),
-    ("loading",),
+    ("loading", "command_words"),
     ("keys",),
     ("tasks",),
     ("config", "runs"),
-    ("sources", "charts", "pages", "progress"),
+    ("sources", "charts", "pages", "progress", "store"),
     ("records", "resources", "stopping"),
     ("errors",),
 )
@@ -174,6 +174,8 @@ def test_sources_and_tasks_know_nothing_of_models() -> None:
         ("llguidance", {"models"}),
         ("fastapi", {"serving"}),
         ("uvicorn", {"serving"}),
+        ("sqlalchemy", {"store"}),
+        ("alembic", {"store"}),
     ],
 )
 def test_a_library_has_one_home(library: str, homes: set[str]) -> None:

@@ -12,6 +12,9 @@ fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base]
 fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
                 [reuse=4096]               an OpenAI-compatible server; a host that is not loopback needs a key in
                                            FIELDTUNE_API_KEY
+                                           database=FILE|URL [constrained=on|off] adds the fitness coach's addresses
+fieldtune fitness migrate|add|athletes|plan|ask|undo|audit ...
+                                           athletes and plans in a database, changed by a model's answers that pass
 fieldtune chat run=FOLDER|latest [system=tuned|base] [device=cpu|gpu] [temperature=0.7] [max_tokens=400]
 """
 
@@ -26,6 +29,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fieldtune.command_words import options_of as _options
+from fieldtune.command_words import whole_number as _whole
 from fieldtune.config import Config
 from fieldtune.errors import UserError
 from fieldtune.keys import nearest
@@ -35,6 +40,7 @@ ROWS = {"split": "train", "rows": "3", "id": "", "html": ""}  # words of `rows` 
 PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `plan` that are not the configuration's
 MODEL_WORDS: dict[str, str | None] = {"run": None, "system": "tuned", "device": "cpu"}  # which model answers
 SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64", "reuse": "4096"}
+SERVE_FITNESS = {"database": "", "constrained": "on"}
 CHAT = {**MODEL_WORDS, "temperature": "", "max_tokens": "400"}
 
 
@@ -59,11 +65,15 @@ def main() -> None:
         elif command == "predict":
             _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
         elif command == "serve":
-            _serve(_options(rest, SERVE))
+            _serve(_options(rest, {**SERVE, **SERVE_FITNESS}))
+        elif command == "fitness":
+            from fieldtune.fitness_commands import main as fitness
+
+            fitness(rest)
         elif command == "chat":
             _chat(_options(rest, CHAT))
         else:
-            known = [*STAGES, "rows", "plan", "runs", "validate", "predict", "serve", "chat"]
+            known = [*STAGES, "rows", "plan", "runs", "validate", "predict", "serve", "chat", "fitness"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -77,20 +87,6 @@ def _stage(stage: str, arguments: list[str]) -> None:
 
     sys.argv = [f"{stage}.py", *arguments]
     launch(stage)
-
-
-def _options(arguments: Sequence[str], known: Mapping[str, str | None]) -> dict[str, str]:
-    """KEY=VALUE words as a mapping; a known key without a default must be given."""
-    given: dict[str, str] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if not equals or key not in known:
-            raise UserError(f"{word} is not understood{nearest(key, list(known))}; give {'=... '.join(known)}=...")
-        given[key] = value
-    missing = [key for key, default in known.items() if default is None and not given.get(key)]
-    if missing:
-        raise UserError(f"{missing[0]}= is missing; give {' '.join(f'{key}=...' for key in missing)}")
-    return {key: given.get(key, default or "") for key, default in known.items()}
 
 
 def _rows(arguments: Sequence[str]) -> None:
@@ -257,7 +253,13 @@ def _serve(options: Mapping[str, str]) -> None:
     from fieldtune.serving.server import ServeOptions, serve
 
     run, host, system, device = (options[key] for key in ("run", "host", "system", "device"))
-    serve(ServeOptions(run, host, port, system, device, batch=batch, queue=queue, reuse=reuse))
+    wanted = ServeOptions(run, host, port, system, device, batch=batch, queue=queue, reuse=reuse)
+    if options["database"]:
+        from fieldtune.fitness_commands import routes
+
+        serve(wanted, routes(run, options["database"], options["constrained"]))
+    else:
+        serve(wanted)
 
 
 def _chat(options: Mapping[str, str]) -> None:
@@ -272,13 +274,6 @@ def _chat(options: Mapping[str, str]) -> None:
     from fieldtune.serving.chat import chat
 
     chat(options["run"], system=options["system"], device=options["device"], temperature=temperature, tokens=tokens)
-
-
-def _whole(options: Mapping[str, str], key: str, least: int, most: int) -> int:
-    text = options[key]
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise UserError(f"{key}={text} is not allowed; give a whole number from {least:,} to {most:,}")
-    return int(text)
 
 
 def _requests(path: Path) -> list[dict[str, Any]]:

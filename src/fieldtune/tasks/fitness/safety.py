@@ -275,7 +275,14 @@ def _weekly_plan(answer: WeeklyPlan, told: Context, words: str) -> Found:
     if total > most:
         rule = "unknown" if metrics.fitness_ctl is None else "week_load"
         yield rule, "workouts", f"given TSS {total}; allowed: {most:.0f}"
-    yield from _hard_days({}, plan)
+    # Of the plan beside the week, where the context tells of it.
+    first = told.week_start or min(item.date for item in plan.values())
+    beside = {
+        item.id: _Planned(item.date, item.sport, item.duration_minutes, item.estimated_tss, item.intensity)
+        for item in told.upcoming_workouts
+        if not first <= item.date < first + timedelta(7)
+    }
+    yield from _hard_days(beside, {**beside, **plan})
     if len({item.date for item in plan.values() if item.trained}) > 6:
         yield "rest_day", "workouts", "given training on seven days; allowed: six at most"
     if hurt(words) or warned(words):
