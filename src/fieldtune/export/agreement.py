@@ -27,7 +27,9 @@ class Agreement:
     answers: float
 
     def facts(self) -> dict[str, Any]:
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return {
+            name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(self).items()
+        }
 
     def line(self, what: str) -> str:
         return (
@@ -47,12 +49,13 @@ def agreement(wanted: Said, found: Said) -> Agreement:
         same.extend((here.argmax(1) == there.argmax(1)).tolist())
         one, other = _log_shares(here), _log_shares(there)
         divergences.extend((np.exp(one) * (one - other)).sum(1).tolist())
+    kl = sum(divergences) / len(divergences)
     equal = [a == b for a, b in zip(wanted.answers, found.answers, strict=True)]
     return Agreement(
         rows=len(equal),
         places=len(same),
         difference=max(differences),
-        kl=max(0.0, sum(divergences) / len(divergences)),
+        kl=0.0 if kl < 0 else kl,  # below 0 by rounding; NaN stays
         agreement=sum(same) / len(same),
         answers=sum(equal) / len(equal),
     )

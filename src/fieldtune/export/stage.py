@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 from fieldtune.config import to_mapping
 from fieldtune.errors import UserError
 from fieldtune.export import converter, gguf_file, ollama, template_check
-from fieldtune.export.forms import MAKERS
+from fieldtune.export.forms import Checks, make_adapter, make_merged, make_pth
+from fieldtune.export.llama_forms import make_gguf, make_ollama
 from fieldtune.export.options import Options
 from fieldtune.export.work import Work, open_work
 from fieldtune.records import file_sha256
@@ -21,6 +24,13 @@ from fieldtune.runs import find_run, versions, write_json
 log = logging.getLogger("fieldtune")
 
 MANIFEST = "export.json"
+_MAKERS: Mapping[str, Callable[[Work], Checks]] = {
+    "adapter": make_adapter,
+    "merged": make_merged,
+    "gguf": make_gguf,
+    "ollama": make_ollama,
+    "pth": make_pth,
+}
 
 
 def export(options: Options, output_dir: Path = Path("outputs")) -> Path:
@@ -37,9 +47,9 @@ def export(options: Options, output_dir: Path = Path("outputs")) -> Path:
         work = open_work(run, options, beside)
         if options.to == "ollama":
             ollama.must_run(work.model_type)
-        checks = MAKERS[options.to](work)
+        checks = _MAKERS[options.to](work)
         write_json(beside / MANIFEST, _manifest(work, checks))
-        beside.chmod(0o755)  # a temporary folder is its owner's alone
+        _open_to_readers(beside)
         beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -54,6 +64,14 @@ def _need(options: Options) -> None:
         gguf_file.need_packages(options.quantization, asked="answers" not in options.skip)
     if options.to == "ollama" and "template" not in options.skip and not template_check.has_go():
         raise UserError(template_check.MISSING_GO)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """As other folders and files are: temporary ones are their owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _manifest(work: Work, checks: dict[str, Any]) -> dict[str, Any]:

@@ -43,13 +43,14 @@ class Work:
     def has_adapter(self) -> bool:
         return self.trained.adapter.kind is not AdapterKind.none
 
+    def settings(self) -> Any:
+        """The model's configuration in transformers."""
+        return architecture(self.config.model, self.source if self.has_adapter else Source(self.run.folder / MODEL))
+
     @property
     def model_type(self) -> str:
         """transformers' name of the architecture."""
-        source = self.source if self.has_adapter else Source(self.run.folder / MODEL)
-        if source.folder is None or self.config.model.family.name == "gpt2":
-            return self.config.model.family.name
-        return str(architecture(self.config.model, source).model_type)
+        return str(self.settings().model_type)
 
     @property
     def cache(self) -> Path:

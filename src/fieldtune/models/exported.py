@@ -21,6 +21,7 @@ from fieldtune.models.quantized import DTYPES
 from fieldtune.models.tokenizer import Tokenizer
 
 CPU = HardwareConfig(accelerator=Accelerator.cpu)  # where exports are made and compared, in fp32
+TOGETHER = 8  # prompts answered at a time
 SENTENCEPIECE = "tokenizer.model"  # the original of some tokenizers; llama.cpp's converter reads it
 
 
@@ -50,7 +51,11 @@ def say(model: Any, tokenizer: Tokenizer, rows: Sequence[Encoded], prompts: Sequ
     """Logits at the first `most` trained tokens of each row, and greedy answers of as many tokens to its prompt."""
     model.eval()
     logits = [_logits(model, row, most) for row in rows]
-    answers = [generate(model, tokenizer, [prompt], Sampling(most))[0].text for prompt in prompts]
+    answers = [
+        answer.text
+        for first in range(0, len(prompts), TOGETHER)
+        for answer in generate(model, tokenizer, prompts[first : first + TOGETHER], Sampling(most))
+    ]
     return Said(logits, answers)
 
 
