@@ -41,8 +41,8 @@ def rendered_by_go(template: str, said: Sequence[Conversation]) -> list[str]:
         ["go", "run", str(program)], input=json.dumps(request), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("#", "exit status"))]
-        raise UserError(f"Go cannot render the template: {said[0] if said else 'it gives no reason'}")
+        reasons = (line for line in done.stderr.splitlines() if line and not line.startswith(("#", "exit status")))
+        raise UserError(f"Go cannot render the template: {next(reasons, 'it gives no reason')}")
     texts: list[str] = json.loads(done.stdout)
     return texts
 
