@@ -38,14 +38,19 @@ def trained(folder: Path, *words: str) -> Run:
     return find_run(folder / "outputs", "latest")
 
 
-def _cached(folder: Path) -> str:
+def cached(folder: Path) -> str:
+    """A cache of the test's own for models, with this machine's for llama.cpp's converter, which is fetched once."""
+    shared = Path("~/.cache/fieldtune/llama.cpp").expanduser()
+    shared.mkdir(parents=True, exist_ok=True)
+    (folder / "cache").mkdir()
+    (folder / "cache" / "llama.cpp").symlink_to(shared)
     return f"cache_dir={folder / 'cache'}"
 
 
 @pytest.fixture(scope="session")
 def mistral_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def make(folder: Path) -> None:
-        trained(folder, "model=mistral_tiny", "adapter=lora", _cached(folder))
+        trained(folder, "model=mistral_tiny", "adapter=lora", cached(folder))
 
     return find_run(made_once(tmp_path_factory, "export-mistral", make) / "outputs", "latest")
 
@@ -53,6 +58,6 @@ def mistral_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def gpt2_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def make(folder: Path) -> None:
-        trained(folder, "model=gpt2_tiny", "adapter=none", _cached(folder))
+        trained(folder, "model=gpt2_tiny", "adapter=none", cached(folder))
 
     return find_run(made_once(tmp_path_factory, "export-gpt2", make) / "outputs", "latest")

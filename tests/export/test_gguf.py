@@ -19,7 +19,7 @@ from fieldtune.records import Message
 from fieldtune.runs import Run
 from fieldtune.serving.predictor import Predictor
 
-from .conftest import SYSTEM, trained
+from .conftest import SYSTEM, cached, trained
 from .test_forms import exported, left, manifest
 
 needs_llama = pytest.mark.skipif(not has_llama(), reason="no llama-cpp-python; make install-gguf brings it")
@@ -79,7 +79,7 @@ def test_over_a_bound_no_gguf_is_published(mistral_run: Run, tmp_path: Path) -> 
 @needs_llama
 def test_what_the_converter_refuses_is_one_line(tmp_path: Path) -> None:
     """A Gemma without the sentencepiece file that the released ones have."""
-    run = trained(tmp_path, "model=gemma_tiny", "adapter=lora", f"cache_dir={tmp_path / 'cache'}")
+    run = trained(tmp_path, "model=gemma_tiny", "adapter=lora", cached(tmp_path))
     before = left(tmp_path)
     with pytest.raises(UserError, match=r"^llama.cpp's converter refuses the model \([^\n]*tokenizer\.model[^\n]*$"):
         exported(run, tmp_path / "out", "to=gguf")

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,18 @@ def make_adapter(work: Work) -> Checks:
     (work.folder / "README.md").write_text(page, encoding="utf-8")
     if "answers" in work.options.skip:
         return {}
-    with work.models.system("tuned") as tuned:
-        wanted = work.said(tuned)
+    wanted = _tuned_says(work)
     found = agreement(wanted, work.said(load_adapter(build(work.config.model, work.source), work.folder)))
     tell("the adapter read back", found)
     must_be_near("the adapter that PEFT reads back", found, work.options.max_difference)
     return {"adapter": found.facts(), **compared_on(work)}
+
+
+def _tuned_says(work: Work) -> Said:
+    with work.models.system("tuned") as tuned:
+        said = work.said(tuned)
+    work.models.release()
+    return said
 
 
 def make_merged(work: Work) -> Checks:
@@ -109,6 +116,7 @@ def merge(work: Work, folder: Path, precision: Precision) -> tuple[Checks, Said 
             tell("merged against adapter", found)
             must_be_near("the merged model", found, work.options.max_difference)
             checks = {"merged": found.facts(), **compared_on(work), **_four_bits(work, wanted)}
+    work.models.release()  # it is merged now; and the files are read back beside it
     save_whole(model, work.models.tokenizer, folder, precision, work.source.folder)
     return checks, wanted
 
@@ -124,8 +132,6 @@ def _four_bits(work: Work, wanted: Said) -> Checks:
     if importlib.util.find_spec("bitsandbytes") is None:
         log.warning("the 4-bit base was not compared: bitsandbytes is not installed")
         return {"four_bits": "not checked"}
-    from dataclasses import replace
-
     with RunModel(work.run, replace(work.trained, hardware=CPU)).system("tuned") as packed:
         found = agreement(wanted, work.said(packed))
     tell("the 4-bit base that was trained on, against whole weights", found)

@@ -30,7 +30,14 @@ def has_go() -> bool:
 
 def conversations(examples: Sequence[Example]) -> list[Conversation]:
     """Those of the suite, and the prompts of some held-out rows."""
-    return [*CONVERSATIONS, *(Conversation(f"row {example.id}", example.prompt) for example in examples)]
+    return [*CONVERSATIONS, *(_row(example) for example in examples)]
+
+
+def _row(example: Example) -> Conversation:
+    texts = [message.text for message in example.prompt]
+    return Conversation(
+        f"row {example.id}", example.prompt, edges=any(text != text.strip() or not text for text in texts)
+    )
 
 
 def rendered_by_go(template: str, said: Sequence[Conversation]) -> list[str]:
