@@ -26,7 +26,7 @@ class Bounds:
     agreement: float
 
 
-# By what a weight is stored in. About three times what SmolLM2-135M loses, a small model that feels rounding most.
+# By what a weight is stored in. Set by judgment, with room for small models, which feel rounding most.
 BOUNDS = {
     "f32": Bounds(1e-4, 0.99),
     "f16": Bounds(1e-3, 0.98),
