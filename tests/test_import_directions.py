@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "reference"),
     ("launch", "worker", "fitness_commands"),
-    ("prepare", "training", "evaluation", "serving"),
+    ("prepare", "training", "evaluation", "serving", "export"),
     ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),
     ("checks", "evaluated_run", "composition", "file_check"),
@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
 )
 LAYER = {part: number for number, row in enumerate(LAYERS) for part in row}
-STAGES = ("prepare", "training", "evaluation", "serving")
+STAGES = ("prepare", "training", "evaluation", "serving", "export")
 
 # Losses are taken of encoded rows, rows are encoded by a model's tokenizer; no module of them waits for itself.
 MUTUAL_PACKAGES = {frozenset({"data", "models"})}

@@ -41,7 +41,12 @@ COMPOSED = [
     for page, command in ALL
     if re.match(rf"(python ({'|'.join(STAGES)})\.py|fieldtune ({'|'.join(STAGES)}))\b", command)
 ]
-BARE = ("fieldtune predict", "fieldtune serve", "fieldtune chat")  # named in a sentence, not given as a command line
+BARE = (
+    "fieldtune predict",
+    "fieldtune serve",
+    "fieldtune chat",
+    "fieldtune export",
+)  # named in a sentence, not given as a command line
 OTHERS = [pair for pair in ALL if pair[1].startswith("fieldtune ") and pair not in COMPOSED and pair[1] not in BARE]
 TYPOS = [pair for pair in COMPOSED if "learing_rate" in pair[1]]  # shown as what happens to a typo
 

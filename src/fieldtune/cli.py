@@ -16,6 +16,9 @@ fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|bas
 fieldtune fitness migrate|add|athletes|plan|ask|undo|audit ...
                                            athletes and plans in a database, changed by a model's answers that pass
 fieldtune chat run=FOLDER|latest [system=tuned|base] [device=cpu|gpu] [temperature=0.7] [max_tokens=400]
+fieldtune export run=FOLDER|latest to=adapter|merged|gguf|ollama|pth [quantization=q8_0] [precision=fp32] [out=FOLDER]
+                                           files for other programs, compared with the run's model before they are
+                                           published; docs/export.md has the further words
 """
 
 from __future__ import annotations
@@ -72,8 +75,10 @@ def main() -> None:
             fitness(rest)
         elif command == "chat":
             _chat(_options(rest, CHAT))
+        elif command == "export":
+            _export(rest)
         else:
-            known = [*STAGES, "rows", "plan", "runs", "validate", "predict", "serve", "chat", "fitness"]
+            known = [*STAGES, "rows", "plan", "runs", "validate", "predict", "serve", "chat", "fitness", "export"]
             raise UserError(f"{command} is not a command{nearest(command, known)}; there are: {', '.join(known)}")
     except UserError as error:
         print(error, file=sys.stderr)
@@ -274,6 +279,17 @@ def _chat(options: Mapping[str, str]) -> None:
     from fieldtune.serving.chat import chat
 
     chat(options["run"], system=options["system"], device=options["device"], temperature=temperature, tokens=tokens)
+
+
+def _export(arguments: Sequence[str]) -> None:
+    from fieldtune.export.options import WORDS, options
+
+    wanted = options(_options(arguments, WORDS))
+    from fieldtune.export.stage import export
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fieldtune").setLevel(logging.INFO)
+    print(f"exported to {export(wanted)}")
 
 
 def _requests(path: Path) -> list[dict[str, Any]]:

@@ -49,8 +49,9 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of a conversation as ids; `trained`: an assistant's words or the end of its turn."""
+    """Some text of a conversation and its ids; `trained`: an assistant's words or the end of its turn."""
 
+    text: str
     ids: list[int]
     trained: bool
 
@@ -74,6 +75,10 @@ class Encoder:
         """Ids of everything before an answer, the start of the assistant's turn included."""
         return [index for piece in self._pieces([*messages, None]) for index in piece.ids]
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text that those ids were made of, special tokens as they are written."""
+        return "".join(piece.text for piece in self._pieces([*messages, None]))
+
     def _pieces(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
         """Pieces of a conversation; a last message None stands for the turn that is to be generated."""
         for message in messages:
@@ -96,10 +101,11 @@ class Encoder:
                 instruction, rest = message.parts[0], "\n\n".join(part for part in message.parts[1:] if part)
                 text = f"{before}### Instruction:\n{system}{instruction}"
                 text += f"\n\n### Input:\n{rest}" if rest else ""
-                yield Piece(encode(text + "\n\n### Response:\n"), trained=False)
+                text += "\n\n### Response:\n"
+                yield Piece(text, encode(text), trained=False)
                 system, before = "", "\n\n"
             else:
-                yield Piece([*encode(message.text), self.tokenizer.end_id], trained=True)
+                yield self._ended(message.text, encode(message.text))
 
     def _chat(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
         """The tokenizer's template, rendered up to each assistant turn: what it adds for a turn is that turn."""
@@ -111,7 +117,8 @@ class Encoder:
                 continue
             opened = self._rendered(plain[:number], open_turn=True)
             self._must_extend(opened, rendered)
-            yield Piece(self.tokenizer.encode(opened[len(rendered) :], special=True), trained=False)
+            turn = opened[len(rendered) :]
+            yield Piece(turn, self.tokenizer.encode(turn, special=True), trained=False)
             if message is None:
                 return
             rendered = self._rendered(plain[: number + 1], open_turn=False)
@@ -126,6 +133,11 @@ class Encoder:
         if first is None or first.role != "user":
             raise EncodeError("the model's chat template has no system role, and no user turn follows the system text")
         return [Message("user", (system.text, *first.parts)), *rest]
+
+    @property
+    def folds_system(self) -> bool:
+        """Whether a system text begins the first user turn, as the model's chat template has no place for it."""
+        return self.template is TemplateKind.chat and not self._keeps_system
 
     @cached_property
     def _keeps_system(self) -> bool:
@@ -151,12 +163,17 @@ class Encoder:
         """An assistant's turn: words and end token are trained, what the template puts after them is not."""
         ids = self.tokenizer.encode(text, special=True)
         if self.tokenizer.end_id not in ids:  # a template that leaves the end to the caller
-            yield Piece([*ids, self.tokenizer.end_id], trained=True)
+            yield self._ended(text, ids)
             return
         end = ids.index(self.tokenizer.end_id) + 1
-        yield Piece(ids[:end], trained=True)
+        yield Piece(text, ids[:end], trained=True)
         if ids[end:]:
-            yield Piece(ids[end:], trained=False)
+            yield Piece("", ids[end:], trained=False)
+
+    def _ended(self, text: str, ids: list[int]) -> Piece:
+        """An assistant's words and the end token, which the template leaves to us."""
+        end = self.tokenizer.end_id
+        return Piece(text + (self.tokenizer.special(end) or ""), [*ids, end], trained=True)
 
     @staticmethod
     def _must_extend(longer: str, shorter: str) -> None:

@@ -68,6 +68,10 @@ class RunModel:
         else:
             yield self._get("base", self._load_base)
 
+    def release(self) -> None:
+        """Let the model in memory go; the next use loads it anew."""
+        self._model, self._loaded = None, ""
+
     def _get(self, name: str, load: Any) -> Any:
         if self._loaded != name:
             self._model = None  # so that two models are never held at once

@@ -45,3 +45,11 @@ def file_checks() -> Iterator[Callable[[Mapping[str, Any]], Sequence[tuple[str, 
     for name in names():
         if find_spec(f"{__name__}.{name}.files") is not None:
             yield vars(_import(name, "files"))["problems"]
+
+
+def answer_schemas(task: str) -> dict[str, dict[str, Any]]:
+    """JSON schemas of a task's answers by kind: its `formats.schemas()`; none where a task answers in plain text."""
+    if find_spec(f"{__name__}.{task}.formats") is None:
+        return {}
+    found: dict[str, dict[str, Any]] = vars(_import(task, "formats"))["schemas"]()
+    return found

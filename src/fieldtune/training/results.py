@@ -9,6 +9,7 @@ from typing import Any
 from fieldtune.charts import loss_plot_pdf
 from fieldtune.config import AdapterKind, Config, Family
 from fieldtune.errors import UserError
+from fieldtune.models.exported import save_state_dict
 from fieldtune.models.run_model import ADAPTER, MODEL
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import read_jsonl
@@ -23,7 +24,7 @@ def save_results(config: Config, run_dir: Path, model: Any, tokenizer: Tokenizer
         tokenizer.save(run_dir / MODEL)
         if config.model.family is Family.gpt2:
             name = f"gpt2-{config.model.size}-{result_name}.pth"
-            save_gptmodel(model, run_dir / name)
+            save_state_dict(model, run_dir / name)
             files[name] = "the tuned model as a plain state dict with the keys of the document's GPTModel"
     else:
         files = {ADAPTER: "the tuned adapter and the tokenizer; the base stays where it came from"}
@@ -45,19 +46,6 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[float, float]]]:
             if name in line:
                 points.append((line["step"], line[name]))
     return curves
-
-
-def save_gptmodel(model: Any, path: Path) -> None:
-    """A GPT-2 as the state dict that the document's GPTModel loads: its keys, shapes and untied output head."""
-    import torch
-
-    from fieldtune.models.gpt2_openai import to_gptmodel_state_dict
-
-    settings = model.config
-    state = to_gptmodel_state_dict(model.state_dict(), settings.n_layer, context_length=settings.n_positions)
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(path)
 
 
 def _must_have_moved(model: Any) -> None:
