@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fieldtune.models.generate import Sampling
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json
-from fieldtune.tasks.base import Task
+from fieldtune.tasks.base import Score, Task
 from fieldtune.tracking import Tracker
 
 log = logging.getLogger("fieldtune")
@@ -57,11 +57,11 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     )
     rule = task.baseline(read_examples(dataset.split("train")))
     first, *others = _measured(config, models, rows, schemas)
-    scored = score_rows(task, rows.examples, first.predictions, known)
+    for one in (first, *others):
+        one.scored = score_rows(task, rows.examples, one.predictions, known)
     groups = [example.group for example in rows.examples]
     usual = [rule.score(example) for example in rows.examples] if rule else []
     drawn = (config.evaluation.bootstrap, config.seed, groups, usual)
-    metrics = compare(task, first.predictions, scored, *drawn)
     summary = {
         "title": config.name,
         "run": str(run.folder),
@@ -70,28 +70,20 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "data": {**_data_facts(config, dataset, rows), "groups": len(set(groups))},
         "systems": list(first.predictions),
         "decoding": first.decoding.name,
-        "metrics": metrics,
-        "breakdowns": breakdowns(task, rows.examples, scored),
+        "metrics": compare(task, first.predictions, first.scored, *drawn),
+        "constrained": [row for one in others for row in compare_answers(task, one.scored, *drawn)],
+        "breakdowns": breakdowns(task, rows.examples, first.scored),
         "baseline": {"title": rule.title, "about": rule.about} if rule else None,
         "packing": run.manifest().get("packing"),
         "curves": _curves(run),
         "config": to_yaml(config),
+        "times": {
+            "train_seconds": run.manifest()["seconds"],
+            "evaluate_seconds": round(time.monotonic() - started, 1),
+        },
         "notes": _notes(config, dataset, rows, groups),
     }
-    lines = _lines(rows, first.predictions, scored)
-    for further in others:
-        held = score_rows(task, rows.examples, further.predictions, known)
-        summary["constrained"] = compare_answers(task, held, *drawn)
-        named = (
-            {f"{name}_{further.decoding.name}": values for name, values in part.items()}
-            for part in (further.predictions, held)
-        )
-        lines = [_joined(line, more) for line, more in zip(lines, _lines(rows, *named), strict=True)]
-    summary["times"] = {
-        "train_seconds": run.manifest()["seconds"],
-        "evaluate_seconds": round(time.monotonic() - started, 1),
-    }
-    write_jsonl(run_dir / PREDICTIONS, lines)
+    write_jsonl(run_dir / PREDICTIONS, _lines(rows, first, others))
     write_json(run_dir / METRICS, summary)
     report = write_report(run_dir)
     _tell(rows, first.predictions, summary, report)
@@ -106,12 +98,13 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """What each system answered, decoded in one way."""
+    """What each system answered, decoded in one way, and the scores of that."""
 
     decoding: Decoding
-    predictions: dict[str, Predictions]
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    scored: dict[str, list[Score]] = field(default_factory=dict)
 
 
 def _schemas(task: Task, rows: Rows, config: Config) -> list[Mapping[str, Any] | None]:
@@ -132,7 +125,7 @@ def _measured(
     settings = config.evaluation
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, config.seed)
     both = settings.decoding is Decoding.both
-    found = [Measured(way, {}) for way in ((Decoding.free, Decoding.constrained) if both else (settings.decoding,))]
+    found = [Measured(way) for way in ((Decoding.free, Decoding.constrained) if both else (settings.decoding,))]
     for name in ("base", "tuned") if settings.base else ("tuned",):
         with models.system(name) as model:
             losses = measure(name, model, models.encoder, rows, settings.batch_size, config.trainer.packing)
@@ -143,11 +136,6 @@ def _measured(
                 said = answers(what, model, models.encoder, rows, asked, settings.batch_size, sampling)
                 one.predictions[name] = Predictions(losses, said)
     return found
-
-
-def _joined(line: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of predictions with the answers, scores and checks of another decoding."""
-    return line | {name: {**line[name], **more[name]} for name in ("answers", "scores", "checks")}
 
 
 def _data_facts(config: Config, dataset: Dataset, rows: Rows) -> dict[str, Any]:
@@ -188,18 +176,23 @@ def _curves(run: Run) -> dict[str, list[list[float]]]:
     return {name: [[line["step"], line[name]] for line in lines if name in line] for name in names}
 
 
-def _lines(
-    rows: Rows, predictions: Mapping[str, Predictions], scored: Mapping[str, Sequence[Any]]
-) -> list[dict[str, Any]]:
+def _lines(rows: Rows, first: Measured, others: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A line a row. What was decoded in another way than the first stands as tuned_constrained."""
+    named = [(name, first.predictions[name], first.scored[name]) for name in first.predictions]
+    named += [
+        (f"{name}_{one.decoding.name}", one.predictions[name], one.scored[name])
+        for one in others
+        for name in one.predictions
+    ]
     return [
         {
             "id": example.id,
             "prompt": example.prompt_text,
             "reference": example.answer,
             "meta": example.meta,
-            "answers": {name: text for name in predictions if (text := predictions[name].text(number)) is not None},
-            "scores": {name: dict(scored[name][number].values) for name in predictions},
-            "checks": {name: list(scored[name][number].checks) for name in predictions},
+            "answers": {name: text for name, said, _ in named if (text := said.text(number)) is not None},
+            "scores": {name: dict(scores[number].values) for name, _, scores in named},
+            "checks": {name: list(scores[number].checks) for name, _, scores in named},
         }
         for number, example in enumerate(rows.examples)
     ]
@@ -209,7 +202,7 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{system}{ending}/{metric['name']}": metric[system]["value"]
         for table, ending in (("metrics", ""), ("constrained", "_constrained"))
-        for metric in summary.get(table, ())
+        for metric in summary[table]
         for system in ("base", "tuned", "baseline")
         if metric.get(system) and (system != "baseline" or not ending)
     }
@@ -225,9 +218,9 @@ def _tell(rows: Rows, predictions: Mapping[str, Predictions], summary: Mapping[s
     log.info("%-34s %26s %26s", f"{len(rows.examples)} held-out rows, 95 % intervals", *_columns(predictions))
     for metric in summary["metrics"]:
         log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "base", "tuned"))
-    if "constrained" in summary:
+    if summary["constrained"]:
         log.info("%-34s", "held to their JSON schema:")
-    for metric in summary.get("constrained", ()):
+    for metric in summary["constrained"]:
         if metric["tuned"]:
             log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "base", "tuned"))
     if summary["baseline"]:

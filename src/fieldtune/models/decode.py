@@ -29,7 +29,7 @@ class Prompt:
         from transformers import DynamicCache
 
         self.ids = list(ids)
-        self.done = 0 if after is None else after.done
+        self.done: int = 0 if after is None else after.done
         self.cache: Any = DynamicCache()  # without the model's settings: every layer keeps all of its keys
         if after is not None:  # a layer that grows makes new tensors, so the old ones can be shared
             self.cache.layers = [copy(layer) for layer in after.cache.layers]
