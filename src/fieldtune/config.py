@@ -70,6 +70,15 @@ class Packing(Enum):
     shared_prefix = "shared_prefix"
 
 
+class Decoding(Enum):
+    """How answers are decoded. free: as the model likes. constrained: those that are JSON are held to their schema.
+    both: one after the other, and measured apart."""
+
+    free = "free"
+    constrained = "constrained"
+    both = "both"
+
+
 class Accelerator(Enum):
     """The kind of device that trains."""
 
@@ -197,6 +206,7 @@ class TrainerConfig:
     sample_tokens: int = 200  # new tokens of such a sample at most
     temperature: float = 0.7  # of such a sample
     top_k: int = 50  # of such a sample
+    packing_trial: int = 0  # optimizer steps timed with and without packing before training starts, for the report
 
 
 @dataclass(kw_only=True, slots=True)
@@ -230,6 +240,8 @@ class EvaluationConfig:
     split: str = "test"  # train, val or test
     rows: int | None = None  # rows evaluated, the first of the shuffled split; null: all
     base: bool = True  # the model before fine-tuning is measured beside the tuned one
+    base_rows: int | None = None  # rows that the base model answers, the first of those evaluated; null: all
+    decoding: Decoding = Decoding.free  # whether answers in JSON are held to their task's schema
     batch_size: int = 8  # rows answered at a time
     max_new_tokens: int = 400  # of an answer at most
     temperature: float = 0.0  # 0: greedy

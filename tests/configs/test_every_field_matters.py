@@ -220,6 +220,11 @@ def computed_tokens(work: Work, words: Words) -> int:
     return int(work.run("train", words).manifest()["steps"]["computed_tokens"])
 
 
+def steps_timed(work: Work, words: Words) -> Any:
+    """Optimizer steps that were done with packing and without, to compare."""
+    return work.run("train", words).manifest()["packing"].get("timed_steps")
+
+
 def steps_logged(work: Work, words: Words) -> list[float]:
     return [line["step"] for line in figures(work, words) if "train/loss" in line]
 
@@ -292,6 +297,15 @@ def stopped(work: Work, words: Words) -> str:
 def predictions(work: Work, words: Words) -> list[Any]:
     lines = lines_of(evaluation(work, words) / "predictions.jsonl")
     return [(line["id"], line["answers"]) for line in lines]
+
+
+def decoding_refused(work: Work, words: Words) -> str:
+    """Rows of plain text have no schema to be held to."""
+    try:
+        evaluation(work, words)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def intervals(work: Work, words: Words) -> Any:
@@ -466,6 +480,7 @@ CASES: dict[str, Case] = {
     "trainer.sample_tokens": trained(samples, "trainer.sample_tokens=3"),
     "trainer.temperature": trained(samples, "trainer.temperature=100"),
     "trainer.top_k": trained(samples, "trainer.top_k=1"),
+    "trainer.packing_trial": trained(steps_timed, "trainer.packing_trial=2"),
     "hardware.accelerator": trained(device, "hardware.accelerator=gpu"),
     "hardware.precision": trained(figures, "hardware.precision=bf16"),
     "hardware.strategy": Case(refusals, TRAINED, "hardware.strategy=dp"),
@@ -481,6 +496,8 @@ CASES: dict[str, Case] = {
     "evaluation.split": evaluated(predictions, "evaluation.split=val"),
     "evaluation.rows": evaluated(predictions, "evaluation.rows=2"),
     "evaluation.base": evaluated(predictions, "evaluation.base=false"),
+    "evaluation.base_rows": evaluated(predictions, "evaluation.base_rows=1"),
+    "evaluation.decoding": Case(decoding_refused, EVALUATED, "evaluation.decoding=both"),
     "evaluation.batch_size": evaluated(batch_rows, "evaluation.batch_size=3"),
     "evaluation.max_new_tokens": evaluated(predictions, "evaluation.max_new_tokens=2"),
     "evaluation.temperature": evaluated(predictions, "evaluation.temperature=2"),

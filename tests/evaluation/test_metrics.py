@@ -129,3 +129,27 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
         assert found is not None
         held += found.low <= truth <= found.high
     assert 0.90 <= held / 400 <= 0.985
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    """Ten athletes with the same row four times over: no more is known than of ten rows."""
+    values = [float(number % 3) for number in range(10)]
+    copies, names = values * 4, [f"athlete {number}" for number in range(10)] * 4
+    once = mean_interval(values, 4000, 1)
+    assert once is not None
+    together, apart = mean_interval(copies, 4000, 1, names), mean_interval(copies, 4000, 1)
+    assert together is not None and apart is not None
+    assert (together.low, together.high) == pytest.approx((once.low, once.high)) and together.n == 40
+    assert apart.high - apart.low < 0.6 * (together.high - together.low)
+    paired = difference_interval([0.0] * 40, copies, 4000, 1, names)
+    assert paired is not None and (paired.low, paired.high) == pytest.approx((once.low, once.high))
+    sure, alone = mean_interval([1.0] * 40, 500, 1, names), mean_interval([1.0] * 10, 500, 1)
+    assert sure is not None and alone is not None and sure.low == pytest.approx(alone.low)
+    pairs = [(value, 1) for value in copies]
+    assert ratio_interval(pairs, 4000, 1, names).high == pytest.approx(once.high)
+    assert ratio_difference([(0.0, 1)] * 40, pairs, 4000, 1, names).low == pytest.approx(once.low)
+
+
+def test_groups_of_one_row_change_nothing() -> None:
+    values = [0.0, 1.0, None, 1.0, 0.0, 1.0]
+    assert mean_interval(values, 300, 1, list("abcdef")) == mean_interval(values, 300, 1)

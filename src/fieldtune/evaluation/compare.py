@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldtune.evaluation.metrics import (
+    Groups,
     Interval,
     difference_interval,
     mean_interval,
@@ -20,6 +21,7 @@ from fieldtune.evaluation.metrics import (
     repetition,
 )
 from fieldtune.evaluation.predict import Predictions
+from fieldtune.models.generate import Answer
 from fieldtune.records import Example
 from fieldtune.tasks.base import Metric, Score, Task
 
@@ -44,21 +46,26 @@ def score_rows(
     task: Task, examples: Sequence[Example], predictions: Mapping[str, Predictions], known: NDArray[np.uint64]
 ) -> dict[str, list[Score]]:
     """For each system a `Score` a row: the task's own, the text measures, and the row's loss."""
-    scored = {}
-    for name, predicted in predictions.items():
-        scores = []
-        for example, answer, (loss, tokens) in zip(examples, predicted.answers, predicted.losses, strict=True):
-            score = task.score(example, answer.text)
-            values = {
-                **score.values,
-                "ended": float(answer.ended),
-                "repetition": repetition(answer.text),
-                "overlap": overlap(answer.text, known),
-                "loss": loss / tokens,
-            }
-            scores.append(Score(values, score.checks))
-        scored[name] = scores
-    return scored
+    return {
+        name: [
+            _score(task, example, answer, loss / tokens, known)
+            for example, answer, (loss, tokens) in zip(examples, predicted.answers, predicted.losses, strict=True)
+        ]
+        for name, predicted in predictions.items()
+    }
+
+
+def _score(task: Task, example: Example, answer: Answer | None, loss: float, known: NDArray[np.uint64]) -> Score:
+    """Of a row without an answer only the loss."""
+    if answer is None:
+        return Score({"loss": loss})
+    score = task.score(example, answer.text)
+    of_text = {
+        "ended": float(answer.ended),
+        "repetition": repetition(answer.text),
+        "overlap": overlap(answer.text, known),
+    }
+    return Score({**score.values, **of_text, "loss": loss}, score.checks)
 
 
 def compare(
@@ -67,37 +74,64 @@ def compare(
     scored: Mapping[str, Sequence[Score]],
     resamples: int,
     seed: int,
+    groups: Groups = None,
+    baseline: Sequence[Mapping[str, float | None]] = (),
 ) -> list[dict[str, Any]]:
-    """Each metric with base, tuned and their difference as intervals (see `report`)."""
+    """Each metric with base, tuned and their difference as intervals (see `report`).
+
+    groups: whom each row is of (see `mean_interval`). baseline: a rule's values for each row; tuned is compared with it
+    too.
+    """
     losses = {name: predicted.losses for name, predicted in predictions.items()}
-    nats = {name: ratio_interval(pairs, resamples, seed) for name, pairs in losses.items()}
-    gap = ratio_difference(losses["base"], losses["tuned"], resamples, seed) if "base" in losses else None
-    rows = [
+    nats = {name: ratio_interval(pairs, resamples, seed, groups) for name, pairs in losses.items()}
+    gap = ratio_difference(losses["base"], losses["tuned"], resamples, seed, groups) if "base" in losses else None
+    return [
         _row(LOSS, nats, gap),
         _row(PERPLEXITY, {name: perplexity(interval) for name, interval in nats.items()}, None),
+        *compare_answers(task, scored, resamples, seed, groups, baseline),
     ]
+
+
+def compare_answers(
+    task: Task,
+    scored: Mapping[str, Sequence[Score]],
+    resamples: int,
+    seed: int,
+    groups: Groups = None,
+    baseline: Sequence[Mapping[str, float | None]] = (),
+) -> list[dict[str, Any]]:
+    """The metrics of `compare` that are of answers."""
+    rows = []
     for metric in (*task.metrics, *TEXT_METRICS):
         values = {name: [score.values.get(metric.name) for score in scores] for name, scores in scored.items()}
-        means = {name: mean_interval(column, resamples, seed) for name, column in values.items()}
-        paired = difference_interval(values["base"], values["tuned"], resamples, seed) if "base" in values else None
-        rows.append(_row(metric, means, paired))
+        means = {name: mean_interval(column, resamples, seed, groups) for name, column in values.items()}
+        paired = None
+        if "base" in values:
+            paired = difference_interval(values["base"], values["tuned"], resamples, seed, groups)
+        row = _row(metric, means, paired)
+        usual = [rule.get(metric.name) for rule in baseline]
+        if any(value is not None for value in usual):
+            row["baseline"] = _json(mean_interval(usual, resamples, seed, groups))
+            row["over_baseline"] = _json(difference_interval(usual, values["tuned"], resamples, seed, groups))
+        rows.append(row)
     return rows
 
 
 def _row(metric: Metric, intervals: Mapping[str, Interval | None], difference: Interval | None) -> dict[str, Any]:
-    def as_json(interval: Interval | None) -> dict[str, float] | None:
-        return interval.to_json() if interval else None
-
     return {
         "name": metric.name,
         "title": metric.title,
         "unit": metric.unit,
         "better": metric.better,
         "about": metric.about,
-        "base": as_json(intervals.get("base")),
-        "tuned": as_json(intervals.get("tuned")),
-        "difference": as_json(difference),
+        "base": _json(intervals.get("base")),
+        "tuned": _json(intervals.get("tuned")),
+        "difference": _json(difference),
     }
+
+
+def _json(interval: Interval | None) -> dict[str, float] | None:
+    return interval.to_json() if interval else None
 
 
 def breakdowns(task: Task, examples: Sequence[Example], scored: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ RUN = 8  # words in a row that count as copied
 CONFIDENCE = 0.95
 Z = 1.959964  # of the normal distribution, at 95 %
 
+Groups = Sequence[str] | None
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -62,56 +64,64 @@ def _runs(text: str, n: int) -> list[int]:
     return [int.from_bytes(blake2b(run.encode(), digest_size=8).digest(), "little") for run in joined]
 
 
-def mean_interval(values: Sequence[float | None], resamples: int, seed: int) -> Interval | None:
+def mean_interval(values: Sequence[float | None], resamples: int, seed: int, groups: Groups = None) -> Interval | None:
     """Mean over the rows that have a value, with its percentile bootstrap interval (Efron 1979).
 
-    A share that is 0 or 1 in every row has no spread to resample; then the interval is Wilson's (1927).
+    groups: whom each row is of. Rows of one depend on each other, so they are drawn together (the cluster bootstrap;
+    Davison and Hinkley 1997, 3.8). A share that is 0 or 1 in every row has no spread to resample; then the interval is
+    Wilson's (1927), of as many trials as there are groups.
     """
-    present = np.array([value for value in values if value is not None], dtype=np.float64)
-    if len(present) == 0:
+    present = [number for number, value in enumerate(values) if value is not None]
+    if not present:
         return None
-    value = float(present.mean())
-    if value in (0.0, 1.0) and np.all(present == value):
-        low, high = _wilson(value, len(present))
-        return Interval(value, low, high, len(present))
-    means = present[_resampled(len(present), resamples, seed)].mean(axis=1)
-    return Interval(value, *_percentiles(means), len(present))
+    found = np.array([values[number] for number in present], dtype=np.float64)
+    places = _places(groups, present)
+    mean = float(found.mean())
+    if mean in (0.0, 1.0) and np.all(found == mean):
+        return Interval(mean, *_wilson(mean, int(places.max()) + 1), len(found))
+    means = _resampled_ratios(found, np.ones(len(found)), places, resamples, seed)
+    return Interval(mean, *_percentiles(means), len(found))
 
 
-def ratio_interval(pairs: Sequence[tuple[float, int]], resamples: int, seed: int) -> Interval:
-    """Sum of losses over sum of tokens, rows resampled: nats per token."""
-    losses, counts = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
-    drawn = _resampled(len(pairs), resamples, seed)
-    ratios = losses[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+def ratio_interval(pairs: Sequence[tuple[float, int]], resamples: int, seed: int, groups: Groups = None) -> Interval:
+    """Sum of losses over sum of tokens, rows resampled: nats per token. groups: see `mean_interval`."""
+    losses, counts = _columns(pairs)
+    ratios = _resampled_ratios(losses, counts, _places(groups, range(len(pairs))), resamples, seed)
     return Interval(float(losses.sum() / counts.sum()), *_percentiles(ratios), len(pairs))
 
 
 def ratio_difference(
-    base: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], resamples: int, seed: int
+    base: Sequence[tuple[float, int]],
+    tuned: Sequence[tuple[float, int]],
+    resamples: int,
+    seed: int,
+    groups: Groups = None,
 ) -> Interval:
-    """Tuned minus base of `ratio_interval`, the same rows resampled for both."""
-    drawn = _resampled(len(base), resamples, seed)
-
-    def ratios(pairs: Sequence[tuple[float, int]], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        losses, counts = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
-        result: NDArray[np.float64] = losses[rows].sum(axis=1) / counts[rows].sum(axis=1)
-        return result
-
-    everything = np.arange(len(base))[None, :]
-    value = float((ratios(tuned, everything) - ratios(base, everything))[0])
-    return Interval(value, *_percentiles(ratios(tuned, drawn) - ratios(base, drawn)), len(base))
+    """Tuned minus base of `ratio_interval`, the same rows, with the same tokens, resampled for both."""
+    (before, counts), (after, _) = _columns(base), _columns(tuned)
+    difference = _resampled_ratios(after - before, counts, _places(groups, range(len(base))), resamples, seed)
+    return Interval(float((after - before).sum() / counts.sum()), *_percentiles(difference), len(base))
 
 
 def difference_interval(
-    base: Sequence[float | None], tuned: Sequence[float | None], resamples: int, seed: int
+    base: Sequence[float | None],
+    tuned: Sequence[float | None],
+    resamples: int,
+    seed: int,
+    groups: Groups = None,
 ) -> Interval | None:
-    """Mean of tuned minus base over the rows that have both, with its paired bootstrap interval."""
-    pairs = [(b, t) for b, t in zip(base, tuned, strict=True) if b is not None and t is not None]
-    if not pairs:
+    """Mean of tuned minus base over the rows that have both, with its paired bootstrap interval.
+
+    groups: see `mean_interval`.
+    """
+    pairs = [None if b is None or t is None else (b, t) for b, t in zip(base, tuned, strict=True)]
+    present = [number for number, pair in enumerate(pairs) if pair is not None]
+    if not present:
         return None
-    differences = np.array([t - b for b, t in pairs], dtype=np.float64)
-    means = differences[_resampled(len(pairs), resamples, seed)].mean(axis=1)
-    return Interval(float(differences.mean()), *_percentiles(means), len(pairs))
+    differences = np.array([pair[1] - pair[0] for pair in pairs if pair is not None], dtype=np.float64)
+    weights = np.ones(len(differences))
+    means = _resampled_ratios(differences, weights, _places(groups, present), resamples, seed)
+    return Interval(float(differences.mean()), *_percentiles(means), len(differences))
 
 
 def perplexity(interval: Interval) -> Interval:
@@ -120,8 +130,27 @@ def perplexity(interval: Interval) -> Interval:
     return Interval(value, low, high, interval.n)
 
 
-def _resampled(rows: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, rows, size=(resamples, rows))
+def _columns(pairs: Sequence[tuple[float, int]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    table = np.array(pairs, dtype=np.float64)
+    return table[:, 0], table[:, 1]
+
+
+def _places(groups: Groups, rows: Sequence[int]) -> NDArray[np.int64]:
+    """The number of the group of each row, from 0 in the order in which they come; without groups a row is its own."""
+    if groups is None:
+        return np.arange(len(rows))
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(groups[row], len(numbers)) for row in rows])
+
+
+def _resampled_ratios(
+    values: NDArray[np.float64], weights: NDArray[np.float64], places: NDArray[np.int64], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Sum of the values over sum of the weights, in resamples of whole groups [resamples]."""
+    sums, totals = np.bincount(places, values), np.bincount(places, weights)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))
+    ratios: NDArray[np.float64] = sums[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
+    return ratios
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ def write_report(folder: Path) -> Path:
         verdict=verdict(results),
         created=_date(results.created),
         figures=_key_figures(results),
-        metrics=[_metric_row(metric, index) for index, metric in enumerate(results.metrics)],
+        metrics=_metric_rows(results.metrics, "metric"),
+        constrained=_metric_rows([metric for metric in results.constrained if metric.tuned], "constrained"),
+        beside_rule=_metric_rows(_against_baseline(results), "rule"),
+        packing=packing_lines(results.packing),
         chart=_loss_charts(results),
         breakdowns=[_heat_table(item, results) for item in results.breakdowns if item.groups],
         samples=_sample_sections(best, worst, results),
@@ -135,7 +138,20 @@ def _key_figures(results: Results) -> list[dict[str, str]]:
     return found
 
 
-def _metric_row(metric: MetricResult, index: int) -> dict[str, Any]:
+def _against_baseline(results: Results) -> list[MetricResult]:
+    """The metrics that the rule has too, with the rule in the base's place."""
+    return [
+        replace(metric, base=metric.baseline, difference=metric.over_baseline)
+        for metric in results.metrics
+        if metric.baseline
+    ]
+
+
+def _metric_rows(metrics: Sequence[MetricResult], ident: str) -> list[dict[str, Any]]:
+    return [_metric_row(metric, f"{ident}-{index}") for index, metric in enumerate(metrics)]
+
+
+def _metric_row(metric: MetricResult, ident: str) -> dict[str, Any]:
     pairs = [(kind, item) for kind, item in (("base", metric.base), ("tuned", metric.tuned)) if item]
     ends = [end for _, item in pairs for end in (item.low, item.high, item.value) if end is not None]
     axis = (0.0, 1.0)
@@ -152,7 +168,7 @@ def _metric_row(metric: MetricResult, index: int) -> dict[str, Any]:
         axis=axis,
         title=f"{metric.title}, 95% intervals",
         description=said or "not measured",
-        ident=f"metric-{index}",
+        ident=ident,
     )
     return {
         "metric": metric,
@@ -256,6 +272,27 @@ def _notes(results: Results) -> list[str]:
         "the figures may flatter the tuned model."
     )
     return [warning, *results.notes]
+
+
+def packing_lines(packing: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What packing did in the training, as (what, figure); empty without a record of it."""
+    plain, computed, fewest = (number(packing.get(key)) for key in ("tokens", "computed", "fewest"))
+    if not plain or computed is None or fewest is None:
+        return []
+    found = [
+        ("Rows", f"{plain:,.0f} tokens"),
+        ("Computed", f"{computed:,.0f} tokens, {computed / plain:.1%} of the rows'"),
+        ("Each distinct beginning once", f"{fewest:,.0f} tokens, {fewest / plain:.1%}: the fewest there can be"),
+    ]
+    padded = number(packing.get("padded"))
+    if padded:
+        found.append(("Rows padded to the longest", f"{padded:,.0f} tokens, {padded / plain:.1%}"))
+    timed, unpacked, steps = (number(packing.get(key)) for key in ("seconds", "padded_seconds", "timed_steps"))
+    if timed and unpacked and steps:
+        said = f"{unpacked / timed:.2f} times the speed of padded rows"
+        how = f"{steps:.0f} optimizer steps, both ways in turn: {duration(timed)} against {duration(unpacked)}"
+        found.append(("Speed", f"{said} ({how})"))
+    return found
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:

@@ -31,7 +31,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """One metric of both systems; what was not measured is None. difference is tuned minus base."""
+    """One metric of both systems; what was not measured is None. difference is tuned minus base.
+
+    baseline: of a rule that looks at no prompt; over_baseline is tuned minus that.
+    """
 
     name: str
     title: str
@@ -41,6 +44,8 @@ class MetricResult:
     base: Estimate | None
     tuned: Estimate | None
     difference: Estimate | None
+    baseline: Estimate | None = None
+    over_baseline: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,9 @@ class Results:
     data: Mapping[str, Any]
     systems: Sequence[str]
     metrics: Sequence[MetricResult]
+    constrained: Sequence[MetricResult]  # of answers held to their schema, if they were measured beside free ones
+    baseline: str  # what its rule says
+    packing: Mapping[str, Any]  # of the training, see `training.packing_facts`
     breakdowns: Sequence[Breakdown]
     curves: Curves
     config: str
@@ -98,7 +106,10 @@ def read_results(folder: Path) -> Results:
     path = folder / "metrics.json"
     raw = _object(_decode(_bytes(path), str(path)), str(path))
     where = str(path)
-    metrics = [_metric(item, f"{where}: metrics[{i}]") for i, item in enumerate(_get(raw, "metrics", list, where))]
+    metrics, constrained = (
+        [_metric(item, f"{where}: {name}[{i}]") for i, item in enumerate(_get(raw, name, list, where, default))]
+        for name, default in (("metrics", None), ("constrained", []))
+    )
     systems = [str(name) for name in _get(raw, "systems", list, where)]
     if "tuned" not in systems or not set(systems) <= set(SYSTEMS):
         raise _wrong(where, f"'systems' is {systems}; allowed: ['tuned'] or ['base', 'tuned']")
@@ -110,6 +121,9 @@ def read_results(folder: Path) -> Results:
         data=_get(raw, "data", dict, where),
         systems=[name for name in SYSTEMS if name in systems],
         metrics=metrics,
+        constrained=constrained,
+        baseline=_get(_get(raw, "baseline", dict, where, {}), "about", str, where, ""),
+        packing=_get(raw, "packing", dict, where, {}),
         breakdowns=[
             _breakdown(item, f"{where}: breakdowns[{i}]")
             for i, item in enumerate(_get(raw, "breakdowns", list, where, []))
@@ -189,6 +203,8 @@ def _metric(raw: Any, where: str) -> MetricResult:
         base=_estimate(raw.get("base"), f"{where}.base"),
         tuned=_estimate(raw.get("tuned"), f"{where}.tuned"),
         difference=_estimate(raw.get("difference"), f"{where}.difference"),
+        baseline=_estimate(raw.get("baseline"), f"{where}.baseline"),
+        over_baseline=_estimate(raw.get("over_baseline"), f"{where}.over_baseline"),
     )
 
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fieldtune import datasets, tasks
-from fieldtune.config import Config, to_yaml
+from fieldtune.config import Config, Decoding, to_yaml
 from fieldtune.data.load import Rows, load_split
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
-from fieldtune.evaluation.compare import breakdowns, compare, score_rows
+from fieldtune.evaluation.compare import breakdowns, compare, compare_answers, score_rows
 from fieldtune.evaluation.metrics import run_hashes
-from fieldtune.evaluation.predict import Predictions, predict
+from fieldtune.evaluation.predict import Predictions, answers, measure, questions
 from fieldtune.evaluation.report import write_report
 from fieldtune.models.generate import Sampling
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json
+from fieldtune.tasks.base import Score, Task
 from fieldtune.tracking import Tracker
 
 log = logging.getLogger("fieldtune")
@@ -46,56 +48,93 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     )
     if not rows.encoded:
         raise UserError(f"the {config.evaluation.split} split is empty; give evaluation.split= or another data.split=")
-    predictions = _predictions(config, models, rows)
     task = tasks.get(config.data.task)
+    schemas = _schemas(task, rows, config)
     known = run_hashes(
         example.answer
         for number, example in enumerate(read_examples(dataset.split("train")))
         if number < TRAINING_ROWS_COMPARED
     )
-    scored = score_rows(task, rows.examples, predictions, known)
-    metrics = compare(task, predictions, scored, config.evaluation.bootstrap, config.seed)
+    rule = task.baseline(read_examples(dataset.split("train")))
+    first, *others = _measured(config, models, rows, schemas)
+    for one in (first, *others):
+        one.scored = score_rows(task, rows.examples, one.predictions, known)
+    groups = [example.group for example in rows.examples]
+    usual = [rule.score(example) for example in rows.examples] if rule else []
+    drawn = (config.evaluation.bootstrap, config.seed, groups, usual)
     summary = {
         "title": config.name,
         "run": str(run.folder),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "model": run.manifest()["model"],
-        "data": _data_facts(config, dataset, rows),
-        "systems": list(predictions),
-        "metrics": metrics,
-        "breakdowns": breakdowns(task, rows.examples, scored),
+        "data": {**_data_facts(config, dataset, rows), "groups": len(set(groups))},
+        "systems": list(first.predictions),
+        "decoding": first.decoding.name,
+        "metrics": compare(task, first.predictions, first.scored, *drawn),
+        "constrained": [row for one in others for row in compare_answers(task, one.scored, *drawn)],
+        "breakdowns": breakdowns(task, rows.examples, first.scored),
+        "baseline": {"title": rule.title, "about": rule.about} if rule else None,
+        "packing": run.manifest().get("packing"),
         "curves": _curves(run),
         "config": to_yaml(config),
         "times": {
             "train_seconds": run.manifest()["seconds"],
             "evaluate_seconds": round(time.monotonic() - started, 1),
         },
-        "notes": _notes(config, dataset, rows),
+        "notes": _notes(config, dataset, rows, groups),
     }
-    write_jsonl(run_dir / PREDICTIONS, _lines(rows, predictions, scored))
+    write_jsonl(run_dir / PREDICTIONS, _lines(rows, first, others))
     write_json(run_dir / METRICS, summary)
     report = write_report(run_dir)
-    _tell(rows, predictions, metrics, report)
-    _track(tracker, config, rows, predictions, run_dir)
+    _tell(rows, first.predictions, summary, report)
+    _track(tracker, config, rows, first.predictions, run_dir)
     return {
         "evaluated_run": str(run.folder),
         "data": summary["data"],
         "model": summary["model"],
-        "metrics": _flat(metrics),
+        "metrics": _flat(summary),
         "left_out": rows.left_out,
         "files": {PREDICTIONS: "one object a row", METRICS: "metrics with intervals", REPORT: "the report"},
     }
 
 
-def _predictions(config: Config, models: RunModel, rows: Rows) -> dict[str, Predictions]:
+@dataclass(slots=True)
+class Measured:
+    """What each system answered, decoded in one way, and the scores of that."""
+
+    decoding: Decoding
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    scored: dict[str, list[Score]] = field(default_factory=dict)
+
+
+def _schemas(task: Task, rows: Rows, config: Config) -> list[Mapping[str, Any] | None]:
+    """The JSON schema of each row's answer, None where it is text."""
+    found = [task.answer_schema(example) for example in rows.examples]
+    if config.evaluation.decoding is not Decoding.free and not any(found):
+        raise UserError(
+            f"evaluation.decoding={config.evaluation.decoding.name}: no answer of these rows has a JSON schema "
+            f"(data.task={config.data.task}); give evaluation.decoding=free"
+        )
+    return found
+
+
+def _measured(
+    config: Config, models: RunModel, rows: Rows, schemas: Sequence[Mapping[str, Any] | None]
+) -> list[Measured]:
+    """Free and constrained, or one of them, in this order. One model is in memory at a time."""
     settings = config.evaluation
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, config.seed)
-    found = {}
+    both = settings.decoding is Decoding.both
+    found = [Measured(way) for way in ((Decoding.free, Decoding.constrained) if both else (settings.decoding,))]
     for name in ("base", "tuned") if settings.base else ("tuned",):
         with models.system(name) as model:
-            found[name] = predict(
-                name, model, models.encoder, rows, settings.batch_size, config.trainer.packing, sampling
-            )
+            losses = measure(name, model, models.encoder, rows, settings.batch_size, config.trainer.packing)
+            for one in found:
+                held = one.decoding is Decoding.constrained
+                asked = questions(schemas, settings.base_rows if name == "base" else None, constrained=held, apart=both)
+                what = f"{'constrained ' if held else ''}answers of the {name} model"
+                said = answers(what, model, models.encoder, rows, asked, settings.batch_size, sampling)
+                one.predictions[name] = Predictions(losses, said)
     return found
 
 
@@ -110,7 +149,7 @@ def _data_facts(config: Config, dataset: Dataset, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _notes(config: Config, dataset: Dataset, rows: Rows) -> list[str]:
+def _notes(config: Config, dataset: Dataset, rows: Rows, groups: Sequence[str]) -> list[str]:
     notes = []
     if config.evaluation.split == "train":
         notes.append("These are training rows: the figures say how well they were learned, not how well they transfer.")
@@ -118,6 +157,16 @@ def _notes(config: Config, dataset: Dataset, rows: Rows) -> list[str]:
         notes.append(f"{len(rows.left_out)} rows were left out; the manifest lists them.")
     if dataset.rows["train"] > TRAINING_ROWS_COMPARED:
         notes.append(f"Overlap was looked for in the first {TRAINING_ROWS_COMPARED:,} training rows.")
+    if len(set(groups)) < len(groups):
+        notes.append(
+            f"The {len(groups)} rows are of {len(set(groups))} groups (such as athletes). Rows of a group depend on "
+            "each other, so the intervals resample whole groups."
+        )
+    asked = config.evaluation.base_rows
+    if config.evaluation.base and asked is not None and asked < len(groups):
+        notes.append(f"The base model answered the first {asked} rows; differences from it are over these rows.")
+    if config.evaluation.decoding is Decoding.constrained:
+        notes.append("Answers in JSON were held to their schema while they were decoded.")
     return notes
 
 
@@ -127,45 +176,64 @@ def _curves(run: Run) -> dict[str, list[list[float]]]:
     return {name: [[line["step"], line[name]] for line in lines if name in line] for name in names}
 
 
-def _lines(
-    rows: Rows, predictions: Mapping[str, Predictions], scored: Mapping[str, Sequence[Any]]
-) -> list[dict[str, Any]]:
+def _lines(rows: Rows, first: Measured, others: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A line a row. What was decoded in another way than the first stands as tuned_constrained."""
+    named = [(name, first.predictions[name], first.scored[name]) for name in first.predictions]
+    named += [
+        (f"{name}_{one.decoding.name}", one.predictions[name], one.scored[name])
+        for one in others
+        for name in one.predictions
+    ]
     return [
         {
             "id": example.id,
             "prompt": example.prompt_text,
             "reference": example.answer,
             "meta": example.meta,
-            "answers": {name: predictions[name].answers[number].text for name in predictions},
-            "scores": {name: dict(scored[name][number].values) for name in predictions},
-            "checks": {name: list(scored[name][number].checks) for name in predictions},
+            "answers": {name: text for name, said, _ in named if (text := said.text(number)) is not None},
+            "scores": {name: dict(scores[number].values) for name, _, scores in named},
+            "checks": {name: list(scores[number].checks) for name, _, scores in named},
         }
         for number, example in enumerate(rows.examples)
     ]
 
 
-def _flat(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     return {
-        f"{system}/{metric['name']}": metric[system]["value"]
-        for metric in metrics
-        for system in ("base", "tuned")
-        if metric.get(system)
+        f"{system}{ending}/{metric['name']}": metric[system]["value"]
+        for table, ending in (("metrics", ""), ("constrained", "_constrained"))
+        for metric in summary[table]
+        for system in ("base", "tuned", "baseline")
+        if metric.get(system) and (system != "baseline" or not ending)
     }
 
 
-def _tell(
-    rows: Rows, predictions: Mapping[str, Predictions], metrics: Sequence[Mapping[str, Any]], report: Path
-) -> None:
+def _tell(rows: Rows, predictions: Mapping[str, Predictions], summary: Mapping[str, Any], report: Path) -> None:
     for number, example in enumerate(rows.examples[:SHOWN]):
         log.info("%s\n%s", "-" * 80, example.prompt_text)
-        for name in predictions:
-            log.info("\n[%s]\n%s", name, predictions[name].answers[number].text)
+        for name, predicted in predictions.items():
+            text = predicted.text(number)
+            log.info("\n[%s]\n%s", name, "(not asked)" if text is None else text)
     log.info("-" * 80)
     log.info("%-34s %26s %26s", f"{len(rows.examples)} held-out rows, 95 % intervals", *_columns(predictions))
-    for metric in metrics:
-        cells = [_cell(metric[name]) if metric.get(name) else "" for name in ("base", "tuned")]
-        log.info("%-34s %26s %26s", metric["title"], *cells)
+    for metric in summary["metrics"]:
+        log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "base", "tuned"))
+    if summary["constrained"]:
+        log.info("%-34s", "held to their JSON schema:")
+    for metric in summary["constrained"]:
+        if metric["tuned"]:
+            log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "base", "tuned"))
+    if summary["baseline"]:
+        log.info("%s: %s", summary["baseline"]["title"], summary["baseline"]["about"])
+        log.info("%-34s %26s %26s", "", "always that", "tuned above it by")
+    for metric in summary["metrics"]:
+        if metric.get("baseline"):
+            log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "baseline", "over_baseline"))
     log.info("report: %s", report)
+
+
+def _cells(metric: Mapping[str, Any], *names: str) -> list[str]:
+    return [_cell(metric[name]) if metric.get(name) else "" for name in names]
 
 
 def _columns(predictions: Mapping[str, Predictions]) -> tuple[str, str]:
@@ -184,7 +252,7 @@ def _track(tracker: Tracker, config: Config, rows: Rows, predictions: Mapping[st
             rows.examples[number].id,
             rows.examples[number].prompt_text,
             rows.examples[number].answer,
-            *(predictions[name].answers[number].text for name in predictions),
+            *(predicted.text(number) or "" for predicted in predictions.values()),
         )
         for number in shown
     ]

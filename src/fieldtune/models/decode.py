@@ -8,6 +8,7 @@ model with a sliding window sees what it should.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -19,14 +20,19 @@ from fieldtune.models.loss import unwrapped
 
 
 class Prompt:
-    """A prompt on its way through the model, some tokens at a time so that others need not wait for all of it."""
+    """A prompt on its way through the model, some tokens at a time so that others need not wait for all of it.
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    after: a prompt that this one begins with; what went through the model for it is not computed again.
+    """
+
+    def __init__(self, ids: Sequence[int], after: Prompt | None = None) -> None:
         from transformers import DynamicCache
 
         self.ids = list(ids)
-        self.done = 0
+        self.done: int = 0 if after is None else after.done
         self.cache: Any = DynamicCache()  # without the model's settings: every layer keeps all of its keys
+        if after is not None:  # a layer that grows makes new tensors, so the old ones can be shared
+            self.cache.layers = [copy(layer) for layer in after.cache.layers]
 
     @torch.inference_mode()
     def advance(self, model: Any, tokens: int) -> torch.Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,18 @@ class Score:
     checks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A rule of thumb that a trained model should beat.
+
+    about: what it always says. score: its values for an example, by metric name; none where it says nothing.
+    """
+
+    title: str
+    about: str
+    score: Callable[[Example], Mapping[str, float | None]]
+
+
 class Task(Protocol):
     """Everything that training, evaluation and serving need to know of a field."""
 
@@ -49,6 +61,14 @@ class Task(Protocol):
 
     def score(self, example: Example, answer: str) -> Score:
         """Score one answer to an example's prompt by what can be checked in it."""
+        ...
+
+    def answer_schema(self, example: Example) -> Mapping[str, Any] | None:
+        """JSON Schema of the answer to an example; None where the answer is text."""
+        ...
+
+    def baseline(self, training: Iterable[Example]) -> Baseline | None:
+        """What the training rows suggest without looking at a prompt; None where nothing does."""
         ...
 
     def prompt(self, request: Mapping[str, Any], data: Any) -> tuple[Message, ...]:

@@ -25,6 +25,7 @@ from fieldtune.models.run_model import start_model
 from fieldtune.tracking import Tracker
 from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
+from fieldtune.training.packing_record import PackingTrial, packing_record
 from fieldtune.training.results import save_results
 from fieldtune.training.strategies import make_team, make_trainer, replicas
 from fieldtune.training.watch import Watch, load_best
@@ -81,7 +82,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     )
     if team.rank.writes:
         log.info("%s", planning.line(config, model, windows, val.encoded))
-    _fit(config, checkpoints, module, watch, windows)
+    trial = PackingTrial(windows, config.trainer.packing_trial)
+    _fit(config, checkpoints, module, watch, windows, trial)
     skipped = module.skipped_steps
     if team.shares_samples:
         model, module = _whole_model(config, module, run_dir)
@@ -112,6 +114,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
             "skipped": skipped,
             **watch.facts(),
         },
+        "packing": packing_record(windows, trial),
         "metrics": watch.summary(),
         "files": files,
     }
@@ -142,8 +145,10 @@ def use_threads(hardware: HardwareConfig) -> None:
     torch.set_num_threads(hardware.threads or max(1, ranks.cores() // ranks.this_rank().local_world_size))
 
 
-def _fit(config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows) -> None:
-    trainer = make_trainer(config, module.team, watch, checkpoints.files)
+def _fit(
+    config: Config, checkpoints: Checkpoints, module: FineTuning, watch: Watch, windows: Windows, trial: PackingTrial
+) -> None:
+    trainer = make_trainer(config, module.team, watch, checkpoints.files, trial)
     module.train()
     resumed = checkpoints.resume()
     if resumed:

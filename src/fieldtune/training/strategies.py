@@ -54,10 +54,13 @@ class SummedDDP(DDPStrategy):
             torch.distributed.broadcast(tensor.detach(), src=0)
 
 
-def make_trainer(config: Config, team: Team, callback: pl.Callback, files: CheckpointIO) -> pl.Trainer:
+def make_trainer(
+    config: Config, team: Team, callback: pl.Callback, files: CheckpointIO, *earlier: pl.Callback
+) -> pl.Trainer:
     """A Trainer that makes one pass over all optimizer steps; our epochs are inside (see `Schedule`).
 
-    files: how a state becomes a file; where weights are shared out, the strategy has its own way.
+    files: how a state becomes a file; where weights are shared out, the strategy has its own way. earlier: callbacks
+    that are called before the other.
     """
     for noisy in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -71,7 +74,7 @@ def make_trainer(config: Config, team: Team, callback: pl.Callback, files: Check
         plugins=[*([TorchElasticEnvironment()] if several else []), *([] if team.shares_samples else [files])],
         precision=PRECISIONS[hardware.precision],
         max_epochs=1,
-        callbacks=[callback],
+        callbacks=[*earlier, callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

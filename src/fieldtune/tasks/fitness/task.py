@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fieldtune.records import Example, Message, RecordError, Rejected, read_examples, write_jsonl
-from fieldtune.tasks.base import Metric, Score, request_messages
+from fieldtune.tasks.base import Baseline, Metric, Score, request_messages
 from fieldtune.tasks.fitness import prompt
 from fieldtune.tasks.fitness.config import Data
 from fieldtune.tasks.fitness.conversations import read_conversations
 from fieldtune.tasks.fitness.generate import SOURCE, generate
 from fieldtune.tasks.fitness.history import read_histories
-from fieldtune.tasks.fitness.schema import Context
+from fieldtune.tasks.fitness.majority import majority
+from fieldtune.tasks.fitness.schema import ANSWERS, Context, json_schema
 from fieldtune.tasks.fitness.scoring import METRICS, score_answer
 from fieldtune.tasks.fitness.validation import parse_part
 
@@ -68,6 +70,14 @@ class FitnessTask:
         """See `score_answer`."""
         return score_answer(example, answer)
 
+    def answer_schema(self, example: Example) -> Mapping[str, Any] | None:
+        """That of a plan change or a weekly plan; coaching is text."""
+        return _schemas().get(str(example.meta.get("kind")))
+
+    def baseline(self, training: Iterable[Example]) -> Baseline | None:
+        """See `majority`."""
+        return majority(training)
+
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """The prompt of {context, feedback | goals (and constraints) | question}, or of a request in general form."""
         if "context" not in request:
@@ -82,6 +92,11 @@ class FitnessTask:
 
     def result_name(self) -> str:
         return "fitness-coach"
+
+
+@cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    return {kind: json_schema(part) for kind, part in ANSWERS.items()}
 
 
 TASK = FitnessTask()

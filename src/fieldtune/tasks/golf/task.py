@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ class GolfTask:
     def score(self, example: Example, answer: str) -> Score:
         """See `score_answer`."""
         return score_answer(example, answer)
+
+    def answer_schema(self, example: Example) -> None:
+        """Answers are text."""
+
+    def baseline(self, training: Iterable[Example]) -> None:
+        """No answer is right often enough to be worth comparing with."""
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """The prompt of a swing {area, score, target, scores, swing_type}, or of a request in general form."""

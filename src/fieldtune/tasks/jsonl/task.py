@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ class JsonlTask:
         shared = sum((Counter(given) & Counter(wanted)).values())
         f1 = 2 * shared / (len(given) + len(wanted)) if given or wanted else 1.0
         return Score({"exact": float(given == wanted), "word_f1": f1})
+
+    def answer_schema(self, example: Example) -> None:
+        """Answers are text."""
+
+    def baseline(self, training: Iterable[Example]) -> None:
+        """No answer is right often enough to be worth comparing with."""
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """See `request_messages`."""
