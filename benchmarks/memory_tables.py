@@ -8,22 +8,20 @@ No GPU is needed and nothing is allocated: activations are traced, the rest is a
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 
-import torch
 from transformers import MistralConfig
 
 from fieldtune.composition import composed
-from fieldtune.config import AdapterConfig, AdapterKind, Config, Precision
-from fieldtune.data.packing import pack_window
-from fieldtune.models.outline import counts, held_by, outline
+from fieldtune.config import Config
+from fieldtune.models.outline import counts, outline
 from fieldtune.models.weights import Source, architecture
-from fieldtune.planning.memory import Memory, training_memory
+from fieldtune.planning.memory import Memory
 from fieldtune.planning.plan import step_memory
 from fieldtune.planning.text import gb
-from fieldtune.planning.work import full_rows, work_of_config
+from fieldtune.planning.work import work_of_config
 
 T4, CARD = 0.93 * 16e9, 0.93 * 24e9  # bytes that a driver leaves
-NF4 = 4.127  # bits of a weight with double quantization (arXiv 2305.14314)
 
 
 def gpt2(size: str, rows: int, length: int, *more: str) -> Memory:
@@ -32,20 +30,24 @@ def gpt2(size: str, rows: int, length: int, *more: str) -> Memory:
         words = ["data=golf", f"dataset_dir={empty}", f"model=gpt2_{size}", "model.weights=random", "hardware=gpu"]
         trained = ["adapter=none", "trainer=fit", f"trainer.micro_batch_size={rows}", "hardware.precision=fp16"]
         config: Config = composed("train", [*words, *trained, f"model.context_length={length}", *more])
-        source = Source(None)
-        settings = architecture(config.model, source)
-        counted = counts(outline(settings, config.adapter))
-        return step_memory(config, settings, counted, work_of_config(config, source, 50257))
+        return _step_memory(config, Source(None), 50257)
 
 
-def mistral_7b(rows: int, length: int) -> Memory:
-    """QLoRA: the base in NF4, LoRA of rank 16 on all linear layers, bf16."""
-    settings = MistralConfig(sliding_window=None)  # its defaults are the 7B shape
-    adapter = AdapterConfig(kind=AdapterKind.lora, rank=16)
-    counted = counts(outline(settings, adapter))
-    window = pack_window(full_rows(rows, length, 32000), rows, share=False)
-    held = held_by(settings, adapter, Precision.bf16, window, frozen=torch.bfloat16)
-    return training_memory(counted, held.values(), gpu=True, bits=NF4)
+def mistral_7b(rows: int, length: int, *more: str) -> Memory:
+    """QLoRA by `experiment=fitness_7b`, full rows that have nothing in common."""
+    with tempfile.TemporaryDirectory() as folder:
+        shape = MistralConfig(vocab_size=32768, sliding_window=None, dtype="bfloat16")
+        shape.save_pretrained(folder)
+        model = [f"model.weights=folder:{folder}", "model.revision=null", f"model.context_length={length}"]
+        batch = [f"trainer.micro_batch_size={rows}", f"trainer.accumulation={16 // rows}", f"dataset_dir={folder}"]
+        config: Config = composed("train", ["experiment=fitness_7b", *model, *batch, *more])
+        return _step_memory(config, Source(Path(folder)), shape.vocab_size)
+
+
+def _step_memory(config: Config, source: Source, vocabulary: int) -> Memory:
+    settings = architecture(config.model, source)
+    counted = counts(outline(settings, config.adapter))
+    return step_memory(config, settings, counted, work_of_config(config, source, vocabulary))
 
 
 def row(name: str, found: Memory, room: float) -> str:
@@ -61,9 +63,11 @@ def main() -> None:
             for rows in (most, 1):
                 made = gpt2(size, rows, length, "trainer.packing=none")
                 print(row(f"{size.upper()}, {rows} x {length}", made, T4), flush=True)
-    print(f"\n| QLoRA, Mistral-7B shape, bf16 | {names} (24 GB) |\n|---|{'--:|' * 7}---|")
-    for rows, length in ((1, 512), (1, 1024), (1, 2048), (4, 512), (4, 1024)):
-        print(row(f"{rows} x {length}", mistral_7b(rows, length), CARD), flush=True)
+    for layers, kept in (("computed again", "true"), ("kept", "false")):
+        print(f"\n| layers {layers}, rows x tokens | {names} (24 GB) |\n|---|{'--:|' * 7}---|")
+        for rows, length in ((1, 512), (1, 1024), (1, 2048), (4, 512), (4, 1024), (4, 2048)):
+            made = mistral_7b(rows, length, f"trainer.activation_checkpointing={kept}")
+            print(row(f"{rows} x {length}", made, CARD), flush=True)
 
 
 if __name__ == "__main__":

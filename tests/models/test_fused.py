@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fieldtune.config import Family, ModelConfig
+from fieldtune.data.batches import pad_window
 from fieldtune.data.packing import pack_window
 from fieldtune.models.fused import EXCHANGES, fuse
 from fieldtune.models.loss import LanguageModelLoss
@@ -73,24 +74,27 @@ def test_the_padding_token_learns(tmp_path: Path) -> None:
     torch.testing.assert_close(found, wanted)
 
 
-def test_what_a_layer_keeps() -> None:
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama, tiny_mistral])
+def test_what_a_layer_keeps(make: Callable[[], Any], padded: bool) -> None:
     """Of each token: its state before and between the two halves, queries, keys, values, what attention saw, and the
-    unit's two inner vectors; no output of a norm, and no gated unit's product."""
-    settings = tiny_llama().config
-    network = LanguageModelLoss(tiny_llama())
-    batch = pack_window(rows_alike(), 9, share=True)["micro_batches"][0]
-    owned = {id(parameter.untyped_storage()) for parameter in network.parameters()}
+    unit's inner vectors; no output of a norm, of an activation or of a gated unit."""
+    network = LanguageModelLoss(make())
+    window = pad_window(rows_alike(), 9, 0) if padded else pack_window(rows_alike(), 9, share=True)
+    (batch,) = window["micro_batches"]
+    owned = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
 
     def see(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if id(storage) not in owned and tensor.shape[-1] != 97:
-            kept[storage.data_ptr()] = storage.nbytes() // 4
+        if tensor.untyped_storage().data_ptr() not in owned and tensor.is_floating_point():
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
         network(**batch)
-    width, inner, tokens = settings.hidden_size, settings.intermediate_size, batch["ids"].numel()
-    a_layer = 2 * width + 2 * width + width + 2 * inner  # grouped keys and values are half as wide as queries
-    rest = 2 * width + 2 * (width // 4)  # the last norm's input, its output at the labels; tables of the angles
-    assert sum(kept.values()) <= tokens * (2 * a_layer + rest) * 1.02
+    tokens = batch["ids"].numel()
+    heads = 3 * 32 if make is tiny_gpt2 else 2 * 32  # of the others, keys and values are half as wide as queries
+    a_layer = 2 * 32 + heads + 32 + 128
+    rest = 32 + 32 + 2 * 8  # the last norm's input, its output at the labels, the tables of the angles
+    attention = 2 * 4 + (4 * 32 if padded else 0)  # sums of the softmax a head; keys and values for each head
+    assert sum(kept.values()) <= tokens * (2 * (a_layer + attention) + rest) * 1.02

@@ -7,7 +7,7 @@ out (`models.projections`). Only classes listed in `EXCHANGES` are exchanged; te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,17 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 
-from fieldtune.models.projections import GELU, Identity, LayerNorm, RMSNorm, SwiGLU, applied, project, projects
+from fieldtune.models.projections import (
+    GELU,
+    Function,
+    Identity,
+    LayerNorm,
+    RMSNorm,
+    SwiGLU,
+    applied,
+    project,
+    projects,
+)
 from fieldtune.models.tree_attention import attention
 
 
@@ -86,8 +96,7 @@ class _LookUp(torch.autograd.Function):
 
 
 class _LlamaLayer(nn.Module):
-    """Attention with rotary positions, then a gated unit; passes that are not packed (generation) take the original's
-    way."""
+    """Attention with rotary positions, then a gated unit. Generation, with its cache, takes the original's way."""
 
     @staticmethod
     def fits(module: Any) -> bool:
@@ -96,9 +105,11 @@ class _LlamaLayer(nn.Module):
         linears = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, unit.gate_proj, unit.up_proj, unit.down_proj]
         return silu and projects(linears)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("layout") is None:
-            return super().forward(hidden_states, attention_mask, *args, **kwargs)
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Any = None, past_key_values: Any = None, **kwargs: Any
+    ) -> Any:
+        if past_key_values is not None:
+            return super().forward(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
         attn: Any = self.self_attn
         unit: Any = self.mlp
         norm, after = _norm(self.input_layernorm), _norm(self.post_attention_layernorm)
@@ -118,7 +129,7 @@ def _norm(module: Any) -> tuple[RMSNorm, Tensor]:
 
 
 def _attended(attn: Any, heads: Iterable[Tensor], mask: Any, dropout: float, kwargs: dict[str, Any]) -> Tensor:
-    """Attention's output [1, tokens, width] in a packed pass. heads: q, k and v [1, heads, tokens, width]."""
+    """Attention's output [rows, tokens, width]. heads: queries, keys and values [rows, heads, tokens, width]."""
     query, key, value = heads
     out, _ = attention(
         attn,
@@ -128,7 +139,7 @@ def _attended(attn: Any, heads: Iterable[Tensor], mask: Any, dropout: float, kwa
         mask,
         scaling=attn.scaling,
         dropout=dropout if attn.training else 0.0,
-        layout=kwargs["layout"],
+        layout=kwargs.get("layout"),
         trunk=kwargs.get("trunk"),
         keep=kwargs.get("keep"),
     )
@@ -180,18 +191,29 @@ class FusedGPT2Block(GPT2Block):
         )
 
     def forward(
-        self, hidden_states: Any, past_key_values: Any = None, attention_mask: Any = None, *args: Any, **kwargs: Any
+        self,
+        hidden_states: Any,
+        past_key_values: Any = None,
+        attention_mask: Any = None,
+        encoder_hidden_states: Any = None,
+        **kwargs: Any,
     ) -> Any:
-        drops = self.training and (self.attn.resid_dropout.p or self.mlp.dropout.p)
-        if kwargs.get("layout") is None or drops:
-            return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
+        if past_key_values is not None or encoder_hidden_states is not None:
+            return super().forward(hidden_states, past_key_values, attention_mask, encoder_hidden_states, **kwargs)
         attn, unit = self.attn, self.mlp
         (joined,) = project(*_layer_norm(self.ln_1, hidden_states), [attn.c_attn])
         heads = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in joined.chunk(3, dim=-1))
         seen = _attended(attn, heads, attention_mask, attn.attn_dropout.p, kwargs)
-        (middle,) = project(Identity(), (seen,), [attn.c_proj], onto=hidden_states)
+        middle = _added(hidden_states, Identity(), (seen,), attn.c_proj, attn.resid_dropout)
         hidden = project(*_layer_norm(self.ln_2, middle), [unit.c_fc])
-        return project(GELU(), hidden, [unit.c_proj], onto=middle)[0]
+        return _added(middle, GELU(), hidden, unit.c_proj, unit.dropout)
+
+
+def _added(onto: Tensor, function: Function, inputs: Sequence[Tensor], linear: Any, dropout: nn.Dropout) -> Tensor:
+    if dropout.p and dropout.training:
+        dropped: Tensor = onto + dropout(project(function, inputs, [linear])[0])
+        return dropped
+    return project(function, inputs, [linear], onto=onto)[0]
 
 
 def _layer_norm(module: nn.LayerNorm, x: Tensor) -> tuple[LayerNorm, tuple[Tensor, Tensor, Tensor]]:
