@@ -20,7 +20,7 @@ PARTS = ("weights", "gradients", "optimizer state", "activations", "logits", "wo
 # A CPU worker's heap is never given back, and a block of tensor memory, which is aligned, does not fit the gap that one
 # of its size left: measured, a share of what comes and goes in a step. A fixed part: thread buffers, tables of rows,
 # code that is loaded by its first use.
-CPU_GAPS = 0.28
+CPU_GAPS = 0.2
 CPU_FIXED = 60_000_000
 # A GPU's context and the libraries' workspaces; its allocator's rounding and gaps. Assumed, not measured by us.
 GPU_FIXED = 700_000_000
