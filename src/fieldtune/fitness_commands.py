@@ -207,12 +207,12 @@ def _ask(words: Words) -> None:
 
 def _model(words: Words, constrained: bool) -> Ask:
     from fieldtune.serving.predictor import Predictor
-    from fieldtune.tasks.fitness.schema import ANSWERS, json_schema
+    from fieldtune.tasks.fitness.schema import answer_schemas
 
     predictor = Predictor(words["run"], device=words["device"])
 
     def ask(turns: Any, kind: str) -> str:
-        schema = json_schema(ANSWERS[kind]) if constrained else None
+        schema = answer_schemas()[kind] if constrained else None
         return predictor.answer([turns], schema=schema)[0].text
 
     return ask

@@ -23,9 +23,7 @@ from fieldtune.store.database import Database, open_database
 from fieldtune.tasks.fitness.hybrid.coach import HybridCoach
 from tests.end_to_end.conftest import made_once
 from tests.hybrid.athletes import MESSAGE, RIGHT_WEEK, TODAY, Scripted, add, coach, plan_of, shorter
-from tests.models.byte_model import save_byte_model
-from tests.serving.conftest import serving
-from tests.stages import run_here
+from tests.serving.conftest import make_noise_run, serving
 
 WISH = {"request": "I have only 45 minutes tomorrow.", "today": str(TODAY)}
 A = "/fitness/athletes"
@@ -139,29 +137,8 @@ def test_what_goes_wrong_on_the_way(memory: Database, tmp_path: Path) -> None:
 
 
 def _make_run(folder: Path) -> None:
-    """An adapter of one step on a model whose tokens are bytes, for the coach. It says noise."""
-    (folder / "bytes").mkdir()
-    save_byte_model(folder / "bytes", positions=8192)
-    words = (
-        "data=fitness",
-        "data.count=12",
-        "data.rows_per_athlete=2",
-        "data.split=[0.6,0.2,0.2]",
-        "model=smollm2_135m",
-        f"model.weights=folder:{folder / 'bytes'}",
-        "model.context_length=8192",
-        "adapter=lora",
-        "trainer=fit",
-        "trainer.max_steps=1",
-        "trainer.micro_batch_size=1",
-        "trainer.sample_rows=0",
-        "evaluation.max_new_tokens=30",
-        "tracking=off",
-        "hardware.threads=1",
-        "name=tiny",
-    )
-    run_here(folder, "prepare", *words)
-    run_here(folder, "train", *words)
+    few = ("data=fitness", "data.count=12", "data.rows_per_athlete=2", "trainer.micro_batch_size=1")
+    make_noise_run(folder, 8192, *few, "model.context_length=8192", "evaluation.max_new_tokens=30")
 
 
 @pytest.fixture(scope="module")

@@ -23,17 +23,14 @@ from ..stages import run_here
 CONTEXT = 1024
 
 
-def _make_run(folder: Path) -> None:
-    """An adapter of one step on a model whose tokens are bytes. It says noise."""
+def make_noise_run(folder: Path, positions: int, *data: str) -> None:
+    """An adapter of one step on a model whose tokens are bytes. It says noise. data: words of its data set and more."""
     (folder / "bytes").mkdir()
-    save_byte_model(folder / "bytes", positions=2 * CONTEXT)
+    save_byte_model(folder / "bytes", positions=positions)
     words = (
-        "data=jsonl",
-        f"data.path={write_rows(folder / 'mine.jsonl')}",
         "data.split=[0.6,0.2,0.2]",
         "model=smollm2_135m",
         f"model.weights=folder:{folder / 'bytes'}",
-        f"model.context_length={CONTEXT}",
         "adapter=lora",
         "trainer=fit",
         "trainer.max_steps=1",
@@ -41,9 +38,15 @@ def _make_run(folder: Path) -> None:
         "tracking=off",
         "hardware.threads=1",
         "name=tiny",
+        *data,
     )
     run_here(folder, "prepare", *words)
     run_here(folder, "train", *words)
+
+
+def _make_run(folder: Path) -> None:
+    mine = ("data=jsonl", f"data.path={write_rows(folder / 'mine.jsonl')}", f"model.context_length={CONTEXT}")
+    make_noise_run(folder, 2 * CONTEXT, *mine)
 
 
 @pytest.fixture(scope="session")

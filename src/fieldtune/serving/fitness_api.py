@@ -25,7 +25,7 @@ from fieldtune.store.database import Database, Unusable, open_database
 from fieldtune.store.fitness import NotThere, reading
 from fieldtune.tasks.fitness.hybrid.coach import Ask, HybridCoach, Outcome, undo
 from fieldtune.tasks.fitness.hybrid.context import told
-from fieldtune.tasks.fitness.schema import ANSWERS, Kind, json_schema
+from fieldtune.tasks.fitness.schema import Kind, answer_schemas
 
 
 class Modification(Form):
@@ -64,7 +64,7 @@ def fitness_routes(run: str, where: str, constrained: bool) -> Callable[[Service
 
 def served_model(service: Service, constrained: bool) -> Ask:
     """The server's engine as what answers. constrained: answers are held to the schema of their kind."""
-    schemas = {kind: json_schema(part) for kind, part in ANSWERS.items()} if constrained else {}
+    schemas = answer_schemas() if constrained else {}
 
     def ask(turns: Sequence[Message], kind: Kind) -> str:
         ids = service.predictor.encode(turns)

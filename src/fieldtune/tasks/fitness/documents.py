@@ -22,6 +22,7 @@ from fieldtune.tasks.fitness.schema import (
     Part,
     PlanModification,
     WeeklyPlan,
+    answer_schemas,
     json_schema,
 )
 from fieldtune.tasks.fitness.task import FILES
@@ -32,10 +33,6 @@ TITLES: dict[type[Part], str] = {
     Context: "Context: what the coach is told",
     PlanModification: "Plan modification: the answer to USER FEEDBACK",
     WeeklyPlan: "Weekly plan: the answer to TRAINING GOALS and CONSTRAINTS",
-}
-SCHEMAS: dict[str, type[Part]] = {
-    "plan_modification.schema.json": PlanModification,
-    "weekly_plan.schema.json": WeeklyPlan,
 }
 INTRODUCTION = """\
 # The fitness coach's data
@@ -60,8 +57,8 @@ def main(folder: Path) -> None:
 def documents() -> Iterator[tuple[str, str]]:
     """(path below docs, text) of each document."""
     yield PAGE, page()
-    for name, part in SCHEMAS.items():
-        yield f"{FOLDER}/{name}", json.dumps(json_schema(part), indent=2) + "\n"
+    for kind, schema in answer_schemas().items():
+        yield f"{FOLDER}/{kind}.schema.json", json.dumps(schema, indent=2) + "\n"
     rows = list(generate(Data(count=200), SEED))
     for kind in KINDS:
         chosen = [row for row in rows if row.meta["kind"] == kind][:SHOWN]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fieldtune.tasks.fitness.schema import ANSWERS, json_schema
+from fieldtune.tasks.fitness.schema import answer_schemas
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """{kind of answer: JSON Schema without references}."""
-    return {kind: json_schema(part) for kind, part in ANSWERS.items()}
+    return answer_schemas()

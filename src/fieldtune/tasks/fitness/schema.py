@@ -8,6 +8,7 @@ are made of these classes.
 from __future__ import annotations
 
 from datetime import date as Date
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -262,6 +263,12 @@ def json_schema(part: type[Part]) -> dict[str, Any]:
     inlined = _inlined(whole, definitions)
     assert isinstance(inlined, dict)
     return inlined
+
+
+@cache
+def answer_schemas() -> dict[str, dict[str, Any]]:
+    """`json_schema` of each kind of answer that is JSON. Shared: do not change it."""
+    return {kind: json_schema(part) for kind, part in ANSWERS.items()}
 
 
 def _inlined(node: Any, definitions: dict[str, Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from fieldtune.tasks.fitness.conversations import read_conversations
 from fieldtune.tasks.fitness.generate import SOURCE, generate
 from fieldtune.tasks.fitness.history import read_histories
 from fieldtune.tasks.fitness.majority import majority
-from fieldtune.tasks.fitness.schema import ANSWERS, Context, json_schema
+from fieldtune.tasks.fitness.schema import Context, answer_schemas
 from fieldtune.tasks.fitness.scoring import METRICS, score_answer
 from fieldtune.tasks.fitness.validation import parse_part
 
@@ -72,7 +71,7 @@ class FitnessTask:
 
     def answer_schema(self, example: Example) -> Mapping[str, Any] | None:
         """That of a plan change or a weekly plan; coaching is text."""
-        return _schemas().get(str(example.meta.get("kind")))
+        return answer_schemas().get(str(example.meta.get("kind")))
 
     def baseline(self, training: Iterable[Example]) -> Baseline | None:
         """See `majority`."""
@@ -92,11 +91,6 @@ class FitnessTask:
 
     def result_name(self) -> str:
         return "fitness-coach"
-
-
-@cache
-def _schemas() -> dict[str, dict[str, Any]]:
-    return {kind: json_schema(part) for kind, part in ANSWERS.items()}
 
 
 TASK = FitnessTask()
