@@ -65,9 +65,8 @@ class Prefixes:
         pairs: list[tuple[Any, Any]] = [(layer.keys, layer.values) for layer in cache_layers(prompt.cache)]
         if cut:  # copied, for a part of a tensor would hold all of it
             pairs = [(keys[:, :, : len(ids)].clone(), values[:, :, : len(ids)].clone()) for keys, values in pairs]
-        self._kept = [
-            kept for kept in self._kept if common_prefix(kept.ids, ids) < len(kept.ids)
-        ]  # it begins with the others
+        # It begins with the ones that go here.
+        self._kept = [kept for kept in self._kept if common_prefix(kept.ids, ids) < len(kept.ids)]
         while self._kept and self.tokens + len(ids) > self._room:
             self._kept.pop(0)
         self._kept.append(_Kept(ids, pairs))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch import nn
 
 from fieldtune.config import Packing
 from fieldtune.data.batches import Window, pad_window
@@ -24,7 +23,7 @@ def packing_record(windows: Windows, trial: PackingTrial) -> dict[str, Any]:
 
     Seconds are those of the trial, if there was one. Empty where rows are not packed or several processes share them.
     """
-    if windows.packing is Packing.none or windows.world_size > 1:
+    if not _packs(windows):
         return {}
     total = windows.schedule.total_steps
     steps = sorted(set(np.linspace(0, total - 1, min(STEPS_COUNTED, total)).astype(int).tolist()))
@@ -36,6 +35,11 @@ def packing_record(windows: Windows, trial: PackingTrial) -> dict[str, Any]:
         found["padded"] += padded(windows, rows)["computed"]
         found["fewest"] += fewest_tokens([row.ids[: row.inputs] for row in rows])
     return {**found, **trial.record}
+
+
+def _packs(windows: Windows) -> bool:
+    """Whether there is something to record: rows that are packed, all by this process."""
+    return windows.packing is not Packing.none and windows.world_size == 1
 
 
 def rows_of(windows: Windows, step: int) -> list[Encoded]:
@@ -51,8 +55,7 @@ class PackingTrial(pl.Callback):
     """Times the gradients of the first `steps` windows with packing and without, in turn; nothing is trained by it."""
 
     def __init__(self, windows: Windows, steps: int) -> None:
-        packs = windows.packing is not Packing.none and windows.world_size == 1
-        self._windows, self._steps = windows, min(steps, len(windows)) if packs else 0
+        self._windows, self._steps = windows, min(steps, len(windows)) if _packs(windows) else 0
         self.record: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -74,10 +77,5 @@ class PackingTrial(pl.Callback):
             total = backward_window(module.network, window, module.manual_backward, module.team)
         total.item()  # a GPU is done when its result is there
         seconds = time.monotonic() - started
-        _forget_gradients(module)
+        module.zero_grad()
         return seconds
-
-
-def _forget_gradients(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        parameter.grad = None
