@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,13 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         raise UserError(f"the {config.evaluation.split} split is empty; give evaluation.split= or another data.split=")
     task = tasks.get(config.data.task)
     schemas = _schemas(task, rows, config)
-    known = run_hashes(
-        example.answer
-        for number, example in enumerate(read_examples(dataset.split("train")))
-        if number < TRAINING_ROWS_COMPARED
-    )
+    compared = islice(read_examples(dataset.split("train")), TRAINING_ROWS_COMPARED)
+    known = run_hashes(example.answer for example in compared)
     rule = task.baseline(read_examples(dataset.split("train")))
     first, *others = _measured(config, models, rows, schemas)
     for one in (first, *others):
         one.scored = score_rows(task, rows.examples, one.predictions, known)
+    manifest = run.manifest()
     groups = [example.group for example in rows.examples]
     usual = [rule.score(example) for example in rows.examples] if rule else []
     drawn = (config.evaluation.bootstrap, config.seed, groups, usual)
@@ -66,7 +65,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "title": config.name,
         "run": str(run.folder),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "model": run.manifest()["model"],
+        "model": manifest["model"],
         "data": {**_data_facts(config, dataset, rows), "groups": len(set(groups))},
         "systems": list(first.predictions),
         "decoding": first.decoding.name,
@@ -74,11 +73,11 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "constrained": [row for one in others for row in compare_answers(task, one.scored, *drawn)],
         "breakdowns": breakdowns(task, rows.examples, first.scored),
         "baseline": {"title": rule.title, "about": rule.about} if rule else None,
-        "packing": run.manifest().get("packing"),
+        "packing": manifest.get("packing"),
         "curves": _curves(run),
         "config": to_yaml(config),
         "times": {
-            "train_seconds": run.manifest()["seconds"],
+            "train_seconds": manifest["seconds"],
             "evaluate_seconds": round(time.monotonic() - started, 1),
         },
         "notes": _notes(config, dataset, rows, groups),
