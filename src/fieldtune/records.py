@@ -6,7 +6,9 @@ A line of a data set file is one object:
      "source": "golf", "group": "golf-000017", "meta": {"area": "balance"}}
 
 `content` may also be a plain string. Two text parts in a user message are an instruction and its input
-(the Alpaca form); a template decides how they are joined.
+(the Alpaca form); a template decides how they are joined. A picture or a film is a part of its own:
+
+    {"type": "video", "path": "clips/squat-003.mp4", "sha256": "9f2c..."}
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from fieldtune.errors import UserError
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 SPLITS = ("train", "val", "test")
+MediaKind = Literal["image", "video"]
+MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 
 
 class RecordError(ValueError):
@@ -30,20 +34,51 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a film in a turn.
+
+    path: of its file, absolute or relative to the folder of the file that the record stands in. sha256: of the file's
+    bytes, by which the same picture under two names is the same; empty where nobody has read it yet.
+    """
+
+    kind: MediaKind
+    path: str
+    sha256: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        known = {"sha256": self.sha256} if self.sha256 else {}
+        return {"type": self.kind, "path": self.path, **known}
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `parts` are its texts, in order (an instruction and its input are two parts)."""
+    """One turn. `parts` are its texts and media, in order (an instruction and its input are two texts)."""
 
     role: Role
-    parts: tuple[str, ...]
+    parts: tuple[str | Media, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Media))
 
     @property
     def text(self) -> str:
-        """All parts as one text, a blank line between them."""
-        return "\n\n".join(part for part in self.parts if part)
+        """All texts as one, a blank line between them."""
+        return "\n\n".join(text for text in self.texts if text)
 
     def to_json(self) -> dict[str, Any]:
-        content: Any = self.parts[0] if len(self.parts) == 1 else [{"type": "text", "text": p} for p in self.parts]
-        return {"role": self.role, "content": content}
+        if len(self.parts) == 1 and self.texts:
+            return {"role": self.role, "content": self.texts[0]}
+        return {
+            "role": self.role,
+            "content": [
+                part.to_json() if isinstance(part, Media) else {"type": "text", "text": part} for part in self.parts
+            ],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +113,11 @@ class Example:
     @property
     def prompt_text(self) -> str:
         return "\n".join(message.text for message in self.prompt)
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The media of all turns, in order."""
+        return tuple(media for message in self.messages for media in message.media)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -133,10 +173,19 @@ def _parse_message(number: int, raw: Any) -> Message:
     if isinstance(content, str):
         return Message(role, (content,))
     if isinstance(content, list) and content:
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
-            return Message(role, tuple(str(text) for text in texts))
-    raise RecordError(f"message {number + 1} has content that is neither a text nor a list of text parts")
+        return Message(role, tuple(_parse_part(number, part) for part in content))
+    raise RecordError(f"message {number + 1} has content that is neither a text nor a list of parts")
+
+
+def _parse_part(number: int, part: Any) -> str | Media:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind in MEDIA_KINDS and isinstance(part.get("path"), str) and part["path"]:
+        return Media(kind, part["path"], str(part.get("sha256", "")))
+    raise RecordError(
+        f"message {number + 1} has a part that is neither {{type: text, text}} nor {{type: image or video, path}}"
+    )
 
 
 def example_from_json(raw: Any) -> Example:

@@ -98,7 +98,7 @@ class Encoder:
             if message.role == "system":
                 system = message.text + "\n\n"
             elif message.role == "user":
-                instruction, rest = message.parts[0], "\n\n".join(part for part in message.parts[1:] if part)
+                instruction, rest = message.texts[0], "\n\n".join(text for text in message.texts[1:] if text)
                 text = f"{before}### Instruction:\n{system}{instruction}"
                 text += f"\n\n### Input:\n{rest}" if rest else ""
                 text += "\n\n### Response:\n"

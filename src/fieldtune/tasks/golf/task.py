@@ -72,7 +72,7 @@ def _export(source: Path, path: Path) -> Path:
 
 def _alpaca(example: Example) -> dict[str, str]:
     """A prompt of several turns (a mixture's) is one instruction."""
-    parts = example.prompt[0].parts if len(example.prompt) == 1 else (example.prompt_text,)
+    parts = example.prompt[0].texts if len(example.prompt) == 1 else (example.prompt_text,)
     return {"instruction": parts[0], "input": "\n\n".join(parts[1:]), "output": example.answer}
 
 
