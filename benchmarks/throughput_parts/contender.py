@@ -22,8 +22,7 @@ from .machine import matrix_rate, memory
 
 MICRO_BATCHES = (1, 2, 4, 8)  # rows a forward that a trial tries, in this order
 TRIAL_TOKENS = 600  # a trial of a micro-batch sees rows of at least so many tokens
-WORSE = 0.97  # a trial ends when a micro-batch brings less than this share of the best one's speed
-AS_FAST = 0.95  # of the micro-batches that reach this share of the best one's speed, the smallest is taken
+WORTH = 1.05  # twice the rows a forward are taken, and twice those tried, if they bring this much more speed
 
 Contender = Callable[[Setting], Timings]
 
@@ -36,7 +35,8 @@ def main(argument: str) -> dict[str, Any]:
     job = Job.read(Path(argument))
     contender = _contender(job.contender)
     setting, before = _setting(job)
-    result = _tried(contender, setting) if job.trial else _measured(contender, setting)
+    ours = job.contender == "fieldtune"
+    result = _tried(contender, setting, whole_steps=ours) if job.trial else _measured(contender, setting)
     peak = memory("VmHWM")
     return {**result, "peak_bytes": peak, "before_model_bytes": before, "rise_bytes": peak - before}
 
@@ -94,25 +94,30 @@ def _measured(contender: Contender, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _tried(contender: Contender, setting: Setting) -> dict[str, Any]:
-    """Real tokens a second of each micro-batch, on as many rows of the first step as it takes to tell them apart."""
+def _tried(contender: Contender, setting: Setting, *, whole_steps: bool) -> dict[str, Any]:
+    """The micro-batch that is doubled no more, and the real tokens a second of those that were tried.
+
+    Tried on as many rows of the first step as it takes to tell them apart, or on all of them (`whole_steps`), for a
+    contender whose speed depends on what the rows of a step have in common.
+    """
     rows = setting.steps[0]
     row = setting.warm_up
     first = min(int(row.trained.argmax()), len(row.ids) - 1)
     cut = slice(max(0, first + 1 - SHORT), first + 1)
     short = replace(row, ids=row.ids[cut], trained=row.trained[cut])
     speeds: dict[int, float] = {}
+    chosen = MICRO_BATCHES[0]
     for micro_batch in MICRO_BATCHES:
-        count = micro_batch
+        count = STEP_ROWS if whole_steps else micro_batch
         while count < STEP_ROWS and sum(len(row.ids) for row in rows[:count]) < TRIAL_TOKENS:
             count *= 2
         part = replace(setting, steps=[rows[:count]], warm_up=short, micro_batch=micro_batch)
         seconds = contender(part).seconds[0]
         speeds[micro_batch] = sum(len(row.ids) for row in rows[:count]) / seconds
-        if count == micro_batch and speeds[micro_batch] < WORSE * max(speeds.values()):
-            break  # long rows: the next size would cost twice as much
-    fastest = max(speeds.values())
-    return {"trial": speeds, "micro_batch": min(size for size, speed in speeds.items() if speed >= AS_FAST * fastest)}
+        if micro_batch > chosen and speeds[micro_batch] < WORTH * speeds[chosen]:
+            break
+        chosen = micro_batch
+    return {"trial": speeds, "micro_batch": chosen}
 
 
 if __name__ == "__main__":
