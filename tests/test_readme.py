@@ -56,8 +56,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the commands name."""
     row = {"prompt": "Which grip?", "response": "The overlapping one."}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    (tmp_path / "feedback.jsonl").touch()
-    for folder in ("my_golf", "logs"):
+    for name in ("feedback.jsonl", "fine_grained_labels.json", "workers.json", "MobileGPT.json"):
+        (tmp_path / name).touch()
+    for folder in ("my_golf", "logs", "QEVD"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
