@@ -50,7 +50,7 @@ SECTION_NOTES = {
     "data.fitness": "Further keys of the task `fitness`, with `data=fitness`.",
     "data.golf": "Further keys of the task `golf`, with `data=golf` or `data=golf_short`.",
     "data.jsonl": "Further keys of the task `jsonl`, with `data=jsonl`.",
-    "data.qved": "Further keys of the task `qved`, with `data=qved` or `data=qved_films`. [qved.md](qved.md) has the rest.",
+    "data.qved": "Further keys of the task `qved`, with `data=qved` or `data=qved_films` ([qved.md](qved.md)).",
     "data.mixture[]": "Keys of each item of `data.mixture`. [data.md](data.md) shows an example.",
 }
 

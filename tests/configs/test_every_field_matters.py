@@ -597,7 +597,9 @@ def label_files(folder: Path) -> dict[str, str]:
         for film in films:
             (folder / name / film).write_text(name + film)
     for name, fault in (("labels", "fast"), ("labels2", "shallow")):
-        entries = [{"video_path": film, "labels": [f"{('squat', 'lunge')[film < films[6]]} - {fault}"]} for film in films]
+        entries = [
+            {"video_path": film, "labels": [f"{('squat', 'lunge')[film < films[6]]} - {fault}"]} for film in films
+        ]
         Path(places[name]).write_text(json.dumps(entries))
     known = [{"video_path": film, "worker_id": number % 4} for number, film in enumerate(films)]
     Path(places["workers"]).write_text(json.dumps(known))

@@ -76,7 +76,9 @@ def test_a_row_written_and_read_is_the_same(tmp_path: Path) -> None:
     }
     answer = Message("assistant", ("A squat.",))
     rows = [
-        Example("1", (Message("system", ("Be brief.",)), Message("user", (media["a.mp4"], "What?")), answer), "web", "w1"),
+        Example(
+            "1", (Message("system", ("Be brief.",)), Message("user", (media["a.mp4"], "What?")), answer), "web", "w1"
+        ),
         Example("2", (Message("user", (media["b.png"], "or", media["c.png"])), answer), "web", "w2"),
         Example("3", (Message("user", ("Why?",)), answer), "web", "w3"),
     ]

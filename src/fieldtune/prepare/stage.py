@@ -169,7 +169,11 @@ def _named(example: Example, part: MixturePart) -> Example:
 
 
 def _split(
-    config: Config, parts: Sequence[MixturePart], sources: NDArray[np.int64], groups: Sequence[str], duplicates: NearDuplicates
+    config: Config,
+    parts: Sequence[MixturePart],
+    sources: NDArray[np.int64],
+    groups: Sequence[str],
+    duplicates: NearDuplicates,
 ) -> tuple[Rows, dict[str, Any]]:
     """Shuffled row numbers of each split, training rows thinned to the mixture's weights; and the gate's figures."""
     alike = duplicates.groups()

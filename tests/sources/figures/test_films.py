@@ -94,7 +94,7 @@ def test_films_and_labels_are_written(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     done: list[int] = []
     home = make_films(tmp_path, 4, seed=1, made=done.append)
-    assert done == [1, 2, 3, 4] and [path for path in tmp_path.iterdir()] == [home]
+    assert done == [1, 2, 3, 4] and list(tmp_path.iterdir()) == [home]
     entries = json.loads((home / LABELS).read_text())
     assert [entry["video_path"] for entry in entries] == [f"./{number:08d}.mp4" for number in range(4)]
     film = plan(4, seed=1)[3]
@@ -130,7 +130,7 @@ def test_two_at_once_make_one_set(tmp_path: Path) -> None:
             os._exit(status)
     home = make_films(tmp_path, 3, seed=1)
     assert os.waitpid(child, 0)[1] == 0
-    assert [path for path in tmp_path.iterdir()] == [home] and len(list(home.iterdir())) == 4
+    assert list(tmp_path.iterdir()) == [home] and len(list(home.iterdir())) == 4
 
 
 def direction(film: Film) -> str:
@@ -141,7 +141,9 @@ def direction(film: Film) -> str:
 def test_the_order_is_told_from_frames_in_order_alone(exercise: str) -> None:
     films = [film for film in plan(280, seed=11, exercises=["squat", "arm circles"]) if film.move.ordered]
     films = [film for film in films if film.move.exercise == exercise]
-    told = {look.__name__: learn.accuracy(films, direction, look) for look in (learn.in_order, learn.shuffled, learn.first)}
+    told = {
+        look.__name__: learn.accuracy(films, direction, look) for look in (learn.in_order, learn.shuffled, learn.first)
+    }
     assert told["in_order"] >= 0.85, told
     assert told["shuffled"] <= 0.7 and told["first"] <= 0.7, told
 

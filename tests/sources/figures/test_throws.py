@@ -28,7 +28,7 @@ def test_stills_lie_in_folders_by_technique(tmp_path: Path) -> None:
     assert picture.shape == (96, 96, 3)
     with pytest.raises(FileExistsError):
         make_stills(folder, 1, seed=1)
-    assert [path for path in tmp_path.iterdir()] == [folder]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_the_same_numbers_give_the_same_pixels() -> None:

@@ -35,7 +35,10 @@ def test_the_exercise_of_a_path(path: str, exercise: str) -> None:
     [
         ("squat - shallow depth", ("squat", "shallow depth")),
         ("cat-cow - back stays flat", ("cat-cow", "back stays flat")),
-        ("cat-cow pose - User's back - the upper part - is flat", ("cat-cow pose", "User's back - the upper part - is flat")),
+        (
+            "cat-cow pose - User's back - the upper part - is flat",
+            ("cat-cow pose", "User's back - the upper part - is flat"),
+        ),
         ("Push-ups- hips sag", ("push-ups", "hips sag")),
         ("cat-cow", ("", "cat-cow")),
         ("armcrosschest - left", ("deltoid stretch", "left")),

@@ -33,7 +33,9 @@ def prepared(folder: Path, *words: str) -> tuple[Path, dict[str, Any]]:
 def qevd(folder: Path, films: int = 48) -> Path:
     """Labels and films, six of each person, one film missing."""
     rows = [
-        entry(number, f"{('squat', 'cat-cow')[number % 2]} - {('fast', 'slow')[number % 3 == 0]}", worker_id=number // 6)
+        entry(
+            number, f"{('squat', 'cat-cow')[number % 2]} - {('fast', 'slow')[number % 3 == 0]}", worker_id=number // 6
+        )
         for number in range(films)
     ]
     for number in range(1, films):
@@ -116,7 +118,7 @@ def test_a_mixture_picks_the_export_up_when_it_is_there(tmp_path: Path, capsys: 
 def test_the_mobilegpt_choice_reads_its_own_rows(tmp_path: Path) -> None:
     path = qevd(tmp_path)
     dataset, _ = prepared(tmp_path, "data=qved", f"data.labels={path}", f"data.videos={tmp_path / 'videos'}")
-    mixed, manifest = prepared(tmp_path, "data=mobilegpt", f"data.path={dataset / 'qved_train.json'}")
+    _mixed, manifest = prepared(tmp_path, "data=mobilegpt", f"data.path={dataset / 'qved_train.json'}")
     assert manifest["quarantined"] == 0 and sum(manifest["rows"].values()) == len(lines_of(dataset / "train.jsonl"))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]  # [3]
+Numbers = tuple[float, ...]
 SIDES = (("left", 1.0), ("right", -1.0))
 # Bones by the joints at their ends and the part that gives them their color.
 BONES = (
@@ -49,11 +48,7 @@ class Body:
         return self.upper_arm + self.forearm
 
 
-def _row(*values: float) -> Any:
-    return field(default_factory=lambda: np.array(values))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Pose:
     """How a body stands. The default stands upright, arms down.
 
@@ -63,34 +58,37 @@ class Pose:
     (to the side) and stretch (1: straight). on_hands: 1 puts both hands on the floor under the shoulders.
     """
 
-    hips: Vector = _row(0.99, 0.0)
-    back: Vector = _row(0.0, 0.0, 0.0)
-    left_foot: Vector = _row(0.08, 0.0, 0.0)
-    right_foot: Vector = _row(0.08, 0.0, 0.0)
-    knees_in: Vector = _row(0.0)
-    left_arm: Vector = _row(0.05, 0.14, 0.98)
-    right_arm: Vector = _row(0.05, 0.14, 0.98)
-    on_hands: Vector = _row(0.0)
+    hips: Numbers = (0.99, 0.0)
+    back: Numbers = (0.0, 0.0, 0.0)
+    left_foot: Numbers = (0.08, 0.0, 0.0)
+    right_foot: Numbers = (0.08, 0.0, 0.0)
+    knees_in: Numbers = (0.0,)
+    left_arm: Numbers = (0.05, 0.14, 0.98)
+    right_arm: Numbers = (0.05, 0.14, 0.98)
+    on_hands: Numbers = (0.0,)
 
 
 def pose(
     base: Pose | None = None,
     *,
-    feet: Sequence[float] | None = None,
-    arms: Sequence[float] | None = None,
-    **parts: Sequence[float],
+    feet: Numbers | None = None,
+    arms: Numbers | None = None,
+    **parts: Numbers,
 ) -> Pose:
     """A pose by what differs from `base` (standing); feet, arms: the same for both sides."""
     both = {f"{side}_foot": feet for side, _ in SIDES if feet is not None}
     both |= {f"{side}_arm": arms for side, _ in SIDES if arms is not None}
-    changed = {name: np.array(value, dtype=np.float64) for name, value in (both | parts).items()}
-    return replace(base or Pose(), **changed)
+    return replace(base or Pose(), **(both | parts))
 
 
 def between(first: Pose, second: Pose, share: float) -> Pose:
     """The pose on the way from one to another; share 0: the first, 1: the second."""
-    names = [item.name for item in fields(Pose)]
-    return Pose(**{name: (1 - share) * getattr(first, name) + share * getattr(second, name) for name in names})
+
+    def mixed(name: str) -> Numbers:
+        pairs = zip(getattr(first, name), getattr(second, name), strict=True)
+        return tuple((1 - share) * a + share * b for a, b in pairs)
+
+    return Pose(**{item.name: mixed(item.name) for item in fields(Pose)})
 
 
 def mirrored(one: Pose) -> Pose:
@@ -102,7 +100,7 @@ def mirrored(one: Pose) -> Pose:
 
 def joints(one: Pose, body: Body) -> dict[str, Vector]:
     """Place of each joint, in meters; the floor is y = 0, the origin under the hips of one who stands."""
-    height, forward = one.hips * body.leg
+    height, forward = (value * body.leg for value in one.hips)
     found = {"pelvis": np.array([0.0, height, forward])}
     for name, base, length, lean in (
         ("back", "pelvis", body.half_back, one.back[0]),
@@ -118,7 +116,7 @@ def joints(one: Pose, body: Body) -> dict[str, Vector]:
 
 def _leg(one: Pose, body: Body, pelvis: Vector, side: str, sign: float) -> dict[str, Vector]:
     hip = pelvis + np.array([sign * body.hips, 0.0, 0.0])
-    out, up, forward = getattr(one, f"{side}_foot") * body.leg
+    out, up, forward = (value * body.leg for value in getattr(one, f"{side}_foot"))
     knee_way = np.array([sign * (0.25 - 1.5 * one.knees_in[0]), 0.0, 1.0])
     wanted = np.array([sign * (body.hips + out), up, forward])
     knee, ankle = _two_bones(hip, wanted, body.thigh, body.shin, knee_way)

@@ -119,9 +119,7 @@ def draw(
 Shape = tuple[tuple[tuple[float, float], tuple[float, float]], float, Color]
 
 
-def _shapes(
-    figures: Sequence[tuple[Mapping[str, Vector], Look]], camera: Camera
-) -> Iterator[tuple[float, Shape]]:
+def _shapes(figures: Sequence[tuple[Mapping[str, Vector], Look]], camera: Camera) -> Iterator[tuple[float, Shape]]:
     """(how near, (ends, thickness, color)) of every bone and head."""
     for places, look in figures:
         seen = {name: camera.see(place) for name, place in places.items()}

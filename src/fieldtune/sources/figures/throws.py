@@ -66,17 +66,13 @@ THROWS = (
     # The major outer reap: both upright, chest to chest, uke tips backward over the reaped leg.
     Throw(
         "osoto-gari",
-        Placed(
-            pose(_UPRIGHT, back=(0.4, 0.5, 0.4), right_foot=(0.1, 0.3, -0.55), arms=_PULL), (0.22, 0.88, -0.05)
-        ),
+        Placed(pose(_UPRIGHT, back=(0.4, 0.5, 0.4), right_foot=(0.1, 0.3, -0.55), arms=_PULL), (0.22, 0.88, -0.05)),
         Placed(pose(_UPRIGHT, right_foot=(0.1, 0.25, 0.5)), (-0.2, 0.82, 0.3), yaw=np.pi, pitch=-0.75),
     ),
     # The inner thigh: tori on one leg, the other one high behind, uke lifted on it and tipped forward.
     Throw(
         "uchi-mata",
-        Placed(
-            pose(_BENT, hips=(0.93, 0.0), back=(1.2, 1.4, 1.3), right_foot=(0.1, 0.95, -0.75)), (0.0, 0.9, 0.1)
-        ),
+        Placed(pose(_BENT, hips=(0.93, 0.0), back=(1.2, 1.4, 1.3), right_foot=(0.1, 0.95, -0.75)), (0.0, 0.9, 0.1)),
         Placed(pose(_FLYING, feet=(0.35, 0.0, 0.0)), (0.05, 1.15, -0.3), pitch=0.95),
     ),
     # The circle throw: tori lies on the back, a foot in uke's belly, uke flies over.
@@ -151,20 +147,19 @@ def _loosened(placed: Placed, rng: random.Random) -> Placed:
     """A little earlier or later, a little aside: no two throws are the same."""
     x, y, z = (value + rng.uniform(-0.05, 0.05) for value in placed.at)
     turn = {name: getattr(placed, name) + rng.uniform(-0.12, 0.12) for name in ("pitch", "roll", "yaw")}
-    arms = np.array([rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1), 0.0])
-    loose = replace(
-        placed.pose, left_arm=placed.pose.left_arm + arms, right_arm=placed.pose.right_arm + arms
-    )
-    return replace(placed, pose=loose, at=(x, y, z), **turn)
+    swing, spread = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
+    arms = {
+        name: (first + swing, second + spread, stretch)
+        for name, (first, second, stretch) in (("left_arm", placed.pose.left_arm), ("right_arm", placed.pose.right_arm))
+    }
+    return replace(placed, pose=replace(placed.pose, **arms), at=(x, y, z), **turn)
 
 
 def _placed(placed: Placed, body: Body) -> dict[str, Vector]:
     """Joints turned about the middle of the body, then moved to their place."""
     middle = np.array([0.0, body.leg, 0.0])
     turn = _about_y(placed.yaw) @ _about_z(placed.roll) @ _about_x(placed.pitch)
-    return {
-        name: turn @ (place - middle) + np.array(placed.at) for name, place in joints(placed.pose, body).items()
-    }
+    return {name: turn @ (place - middle) + np.array(placed.at) for name, place in joints(placed.pose, body).items()}
 
 
 def _about_x(angle: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -36,7 +36,9 @@ class Data(DataConfig):
         if self.labels is None and self.count is None:
             found.append("data=qved needs data.labels=FILE (fine_grained_labels.json); data=qved_films renders films")
         if self.labels is not None and self.count is not None:
-            found.append(f"data.labels={self.labels} with data.count={self.count}: films are read or rendered; give one")
+            found.append(
+                f"data.labels={self.labels} with data.count={self.count}: films are read or rendered; give one"
+            )
         if not self.user_prompt.strip():
             found.append("data.user_prompt is empty; give the question that is asked of each film")
         if self.count is not None and self.films is None:

@@ -1,7 +1,7 @@
 """A label file in QEVD's form, whichever of its spellings: a list of entries, or an object by video path.
 
-    [{"video_path": "./00000017.mp4", "labels": ["squat - knees cave in"],
-      "labels_descriptive": ["squat - the knees cave in; press them outward"], "worker_id": 12}]
+[{"video_path": "./00000017.mp4", "labels": ["squat - knees cave in"],
+  "labels_descriptive": ["squat - the knees cave in; press them outward"], "worker_id": 12}]
 """
 
 from __future__ import annotations
@@ -119,10 +119,7 @@ def _raw_entries(path: Path) -> list[Any]:
     raw = _decoded(path)
     if isinstance(raw, dict):
         lists = [value for value in raw.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-        if len(lists) == 1:
-            raw = lists[0]
-        else:
-            raw = [_keyed(name, value) for name, value in raw.items()]
+        raw = lists[0] if len(lists) == 1 else [_keyed(name, value) for name, value in raw.items()]
     if not isinstance(raw, list) or not raw:
         what = "an empty list" if raw == [] else f"JSON of type {type(raw).__name__}"
         raise UserError(f"{path} holds {what}; give a list of entries with video_path and labels (docs/qved.md)")

@@ -60,8 +60,8 @@ def read_labels(labels: Path, videos: Path | None, data: Data, seed: int) -> Ite
     used = _thinned(_wanted(filmed, data.exercises), data.videos_per_class, seed)
     _tell(filmed, used, refused)
     names, said = _names(filmed), _descriptions(filmed)
-    for item in used:
-        yield _example(item, data, names, said[key(item.entry.exercise)])
+    for one in used:
+        yield _example(one, data, names, said[key(one.entry.exercise)])
 
 
 def _workers(labels: Path, data: Data) -> Mapping[str, str]:
@@ -95,9 +95,7 @@ def _thinned(filmed: Sequence[_Filmed], most: int, seed: int) -> list[_Filmed]:
 
 def _tell(filmed: Sequence[_Filmed], used: Sequence[_Filmed], missing: int) -> None:
     exercises = len({key(item.entry.exercise) for item in used})
-    log.info(
-        "films: %s found, %s missing; %s of %s exercises are used", f"{len(filmed):,}", missing, len(used), exercises
-    )
+    log.info("films: %s found, %s missing; %s are used, of %s exercises", len(filmed), missing, len(used), exercises)
     persons = {item.worker for item in used if item.worker}
     known = sum(bool(item.worker) for item in used)
     if persons:

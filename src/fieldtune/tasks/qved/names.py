@@ -11,11 +11,28 @@ from pathlib import PurePath
 RENAMED = {"armcrosschest": "deltoid stretch"}
 # Folders that are named by what they are, not by what is done in them.
 NO_EXERCISE = {
-    *("", ".", "..", "video", "videos", "clip", "clips", "film", "films", "data", "dataset", "datasets", "media", "raw"),
+    *(
+        "",
+        ".",
+        "..",
+        "video",
+        "videos",
+        "clip",
+        "clips",
+        "film",
+        "films",
+        "data",
+        "dataset",
+        "datasets",
+        "media",
+        "raw",
+    ),
     *("train", "val", "valid", "validation", "test", "qved", "qevd", "download", "downloads", "tmp"),
 }
 # A dash between an exercise and what is said of it has a space beside it; a hyphen inside a name ("cat-cow") has none.
 _BREAK = re.compile(r"\s+[-\u2013\u2014]\s*|\s*[-\u2013\u2014]\s+")
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 def normal(name: str) -> str:
@@ -60,11 +77,11 @@ def _letters(text: str) -> bool:
 
 def words_of(text: str) -> str:
     """A text as words with single spaces between and around them: what names and phrases are sought in."""
-    return f" {' '.join(re.findall(r'[^\W_]+', text.casefold()))} "
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def named_in(text: str, names: Iterable[str]) -> set[str]:
-    """Which of the names a text holds. A longer one hides those inside it; spaces, hyphens and a plural do not count."""
+    """Which of the names a text holds. A longer one hides those inside it; spaces, hyphens and plurals do not count."""
     known = tuple(sorted(set(names), key=lambda name: (-len(name), name)))
     if not known:
         return set()
