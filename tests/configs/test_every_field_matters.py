@@ -35,7 +35,7 @@ NEAR: Words = ("data=jsonl", "data.path={near}", "tracking=off")
 GOLF: Words = ("data=golf", "data.count=40", "tracking=off")
 COACHED: Words = ("data=fitness", "data.count=40", "tracking=off")
 FILMED: Words = ("data=qved", "data.labels={labels}", "data.videos={videos}", "tracking=off")
-RENDERED: Words = ("data=qved_films", "data.count=6", "data.films={films}", "tracking=off")
+RENDERED: Words = ("data=qved_films", "data.count=24", "data.films={films}", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
 GONE = "data.mixture=[{{name: club, path: gone.jsonl}}]"
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
