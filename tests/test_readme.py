@@ -139,5 +139,6 @@ def test_relative_links_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages_stay_short_and_plain(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < (200 if page.name == "README.md" else 250)
+    longest = {"README.md": 200, "configuration.md": 400}  # the latter is made from the schema
+    assert len(text.splitlines()) < longest.get(page.name, 250)
     assert "\u2014" not in text
