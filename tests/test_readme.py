@@ -56,8 +56,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the commands name."""
     row = {"prompt": "Which grip?", "response": "The overlapping one."}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    (tmp_path / "feedback.jsonl").touch()
-    for folder in ("my_golf", "logs"):
+    for name in ("feedback.jsonl", "fine_grained_labels.json", "workers.json", "MobileGPT.json"):
+        (tmp_path / name).touch()
+    for folder in ("my_golf", "logs", "QEVD"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -138,5 +139,6 @@ def test_relative_links_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages_stay_short_and_plain(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < (200 if page.name == "README.md" else 250)
+    longest = {"README.md": 200, "configuration.md": 400}  # the latter is made from the schema
+    assert len(text.splitlines()) < longest.get(page.name, 250)
     assert "\u2014" not in text

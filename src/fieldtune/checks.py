@@ -45,6 +45,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.rows_per_athlete": (1, 1000),
     "data.shares": (0, 1),
     "data.hard": (0, 1),
+    "data.videos_per_class": (1, None),
     "model.context_length": (8, None),
     "model.layers": (1, None),
     "model.heads": (1, None),
@@ -141,14 +142,15 @@ def _data(data: DataConfig) -> Iterator[str]:
     shares = getattr(data, "shares", None)
     if shares is not None and (len(shares) != 3 or sum(Fraction(str(share)) for share in shares) != 1):
         yield f"data.shares={shares} must be three shares (coaching, plan changes, weekly plans) that add up to 1"
-    for key in ("path", "knowledge", "feedback", "logs", "conversations"):
+    for key in ("path", "knowledge", "feedback", "logs", "conversations", "labels", "videos", "workers"):
         path = getattr(data, key, None)
         if path is not None and not Path(path).exists():
             yield f"data.{key}={path} does not exist; give the path of a file that is there"
+    yield from data.problems()
     for number, part in enumerate(data.mixture):
         if part.weight <= 0:
             yield f"data.mixture[{number}].weight={part.weight:g} is out of range; allowed: above 0"
-        if not Path(part.path).exists():
+        if not Path(part.path).exists() and not part.optional:
             yield f"data.mixture[{number}].path={part.path} does not exist; give the path of a file that is there"
     mixed = [part.name for part in data.mixture]
     if len({data.task, *mixed}) != len(mixed) + 1:

@@ -129,6 +129,7 @@ class MixturePart:
     name: str = MISSING  # begins the ids of its rows; unlike any other part's and the task's
     path: str = MISSING  # .jsonl, .json or .csv, or a data set folder's train.jsonl
     weight: float = 1.0  # share of the training rows, relative to `data.weight`; above 0
+    optional: bool = False  # the part joins if its file is there; the log says so either way
 
 
 @dataclass(kw_only=True, slots=True)
@@ -143,6 +144,10 @@ class DataConfig:
     preview_rows: int = 12  # rows shown in preview.html
     # The loss counts the tokens of the prompt too. Read by training: changing it does not ask for another data set
     train_on_prompt: bool = field(default=False, metadata={"stage": "train"})
+
+    def problems(self) -> list[str]:
+        """What is wrong with the keys of a task taken together, a line each; a task's own schema says it."""
+        return []
 
 
 @dataclass(kw_only=True, slots=True)

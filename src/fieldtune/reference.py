@@ -50,6 +50,7 @@ SECTION_NOTES = {
     "data.fitness": "Further keys of the task `fitness`, with `data=fitness`.",
     "data.golf": "Further keys of the task `golf`, with `data=golf` or `data=golf_short`.",
     "data.jsonl": "Further keys of the task `jsonl`, with `data=jsonl`.",
+    "data.qved": "Further keys of the task `qved`, with `data=qved` or `data=qved_films` ([qved.md](qved.md)).",
     "data.mixture[]": "Keys of each item of `data.mixture`. [data.md](data.md) shows an example.",
 }
 
@@ -152,7 +153,7 @@ def _kind(name: str, hint: Any) -> str:
     if get_origin(hint) is list:
         return {float: "a list of numbers", str: "a list of texts", MixturePart: "a list of objects"}[get_args(hint)[0]]
     if name.startswith("data.mixture[]"):
-        return {float: "a number", str: "a text"}[hint]
+        return {float: "a number", str: "a text", bool: "true or false"}[hint]
     return allowed(name)
 
 

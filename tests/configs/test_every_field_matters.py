@@ -34,7 +34,10 @@ ROWS: Words = ("data=jsonl", "data.path={mine}", "data.split=[0.6,0.2,0.2]", "tr
 NEAR: Words = ("data=jsonl", "data.path={near}", "tracking=off")
 GOLF: Words = ("data=golf", "data.count=40", "tracking=off")
 COACHED: Words = ("data=fitness", "data.count=40", "tracking=off")
+FILMED: Words = ("data=qved", "data.labels={labels}", "data.videos={videos}", "tracking=off")
+RENDERED: Words = ("data=qved_films", "data.count=24", "data.films={films}", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
+GONE = "data.mixture=[{{name: club, path: gone.jsonl}}]"
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
 TRAINED: Words = (
     *ROWS,
@@ -143,6 +146,15 @@ def rows(work: Work, words: Words) -> list[str]:
     """The prepared splits."""
     folder = Path(work.run("prepare", words).manifest()["data"]["folder"])
     return [(folder / f"{split}.jsonl").read_text(encoding="utf-8") for split in ("train", "val", "test")]
+
+
+def preparing_refused(work: Work, words: Words) -> tuple[str, ...]:
+    """What the check before preparing says."""
+    try:
+        check(work.config("prepare", words), "prepare")
+    except ConfigError as error:
+        return tuple(error.problems)
+    return ()
 
 
 def near_duplicate_groups(work: Work, words: Words) -> int:
@@ -425,6 +437,7 @@ CASES: dict[str, Case] = {
     "data.mixture[].name": Case(rows, MIXED, "data.mixture=[{{name: team, path: {other}}}]"),
     "data.mixture[].path": Case(rows, MIXED, "data.mixture=[{{name: club, path: {third}}}]"),
     "data.mixture[].weight": Case(rows, MIXED, "data.mixture=[{{name: club, path: {other}, weight: 5}}]"),
+    "data.mixture[].optional": Case(preparing_refused, ROWS, GONE[:-3] + ", optional: true}}]", (GONE,), instead=True),
     "data.preview_rows": Case(preview, ROWS, "data.preview_rows=2"),
     "data.train_on_prompt": trained(first_losses, "data.train_on_prompt=true"),
     "data.count": golf(rows, "data.count=41"),
@@ -436,6 +449,14 @@ CASES: dict[str, Case] = {
     "data.hard": Case(rows, COACHED, "data.hard=0.9"),
     "data.logs": Case(rows, COACHED, "data.logs={log}"),
     "data.conversations": Case(rows, COACHED, "data.conversations={mine}"),
+    "data.labels": Case(rows, FILMED, "data.labels={labels2}"),
+    "data.videos": Case(rows, FILMED, "data.videos={videos2}"),
+    "data.workers": Case(rows, FILMED, "data.workers={workers}"),
+    "data.videos_per_class": Case(rows, FILMED, "data.videos_per_class=4"),
+    "data.exercises": Case(rows, FILMED, "data.exercises=[squat]"),
+    "data.system_prompt": Case(rows, FILMED, "data.system_prompt=Coach."),
+    "data.user_prompt": Case(rows, FILMED, "data.user_prompt=Look."),
+    "data.films": Case(rows, RENDERED, "data.films={films2}"),
     "model.name": trained(model_facts, "model.name=another"),
     "model.family": small_gpt2(refusals, "model.family=causal_lm"),
     "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
@@ -518,6 +539,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
         places[name] = str(save_byte_model(folder / name, seed=seed))
     places |= {"knowledge": str(other_knowledge(folder)), "feedback": str(users_feedback(folder))}
     places["log"] = str(training_log(folder))
+    places |= label_files(folder)
     near = [row for row in questions[:20] for row in (row, without_last_word(row))]
     write_jsonl(folder / "near.jsonl", near)
     places["near"] = str(folder / "near.jsonl")
@@ -563,6 +585,25 @@ def training_log(folder: Path) -> Path:
     lines = [f"2026-03-{day:02d},running,{40 + day}" for day in range(1, 29)]
     path.write_text("\n".join(["date,sport,minutes", *lines]) + "\n", encoding="utf-8")
     return path
+
+
+def label_files(folder: Path) -> dict[str, str]:
+    """Two label files, two folders of films, and who is in them: two persons in turn."""
+    places = {name: str(folder / name) for name in ("videos", "videos2", "films", "films2")}
+    places |= {name: str(folder / f"{name}.json") for name in ("labels", "labels2", "workers")}
+    films = [f"{number:08d}.mp4" for number in range(12)]
+    for name in ("videos", "videos2"):
+        (folder / name).mkdir()
+        for film in films:
+            (folder / name / film).write_text(name + film)
+    for name, fault in (("labels", "fast"), ("labels2", "shallow")):
+        entries = [
+            {"video_path": film, "labels": [f"{('squat', 'lunge')[film < films[6]]} - {fault}"]} for film in films
+        ]
+        Path(places[name]).write_text(json.dumps(entries))
+    known = [{"video_path": film, "worker_id": number % 4} for number, film in enumerate(films)]
+    Path(places["workers"]).write_text(json.dumps(known))
+    return places
 
 
 def leaves() -> set[str]:

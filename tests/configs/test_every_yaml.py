@@ -35,12 +35,13 @@ FIELDS = {  # the section of the configuration that a group fills
 def words_for(choice: str) -> list[str]:
     """The words that choose a file, and those that it needs beside."""
     group, _, name = choice.partition("/")
-    needed = {"data/jsonl": ["data.path=mine.jsonl"], "model/hub": ["model.weights=hub:owner/name"]}
+    path = ["data.path=mine.jsonl"]
+    needed = {"data/jsonl": path, "data/mobilegpt": path, "model/hub": ["model.weights=hub:owner/name"]}
     return [f"{group}={name}", *needed.get(choice, [])]
 
 
 def test_every_file_is_counted() -> None:
-    assert len(FILES) == 46, "a new file under conf is covered here by itself: put the new number"
+    assert len(FILES) == 49, "a new file under conf is covered here by itself: put the new number"
     assert {choice.partition("/")[0] for choice in CHOICES} == {*FIELDS, "experiment"}
     assert set(ROOTS) == {"base", *STAGES}
 
@@ -150,6 +151,7 @@ WORDS = {
     "fitness": ("data=fitness",),
     "golf": ("experiment=golf_gpt2",),
     "jsonl": ("data=jsonl", "data.path=mine.jsonl"),
+    "qved": ("data=qved_films", "data.exercises=[squat,lunge]"),
 }
 
 

@@ -70,11 +70,12 @@ def _remove_abandoned(home: Path) -> None:
 
 def _build(config: Config, folder: Path) -> dict[str, Any]:
     task = tasks.get(config.data.task)
+    parts = _parts(config)
     with Pool(folder / POOL) as pool:
-        sources, groups, duplicates, quarantined = _read(config, task, pool, folder / QUARANTINE)
+        sources, groups, duplicates, quarantined = _read(config, parts, task, pool, folder / QUARANTINE)
         if len(pool) == 0:
             raise UserError(f"no usable row was found; {quarantined} pieces are broken or refused")
-        rows, gate = _split(config, sources, groups, duplicates)
+        rows, gate = _split(config, parts, sources, groups, duplicates)
         for split in SPLITS:
             pool.write(folder / f"{split}.jsonl", rows[split])
         counts = _counts(pool, rows, task.breakdowns)
@@ -102,17 +103,29 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _parts(config: Config) -> list[MixturePart]:
+    """The parts of the mixture; an optional one only if its file is there. The log says which."""
+    found = []
+    for part in config.data.mixture:
+        there = Path(part.path).exists()
+        if there or not part.optional:
+            found.append(part)
+        if part.optional:
+            log.info("mixture: %s %s", part.name, f"joins ({part.path})" if there else f"is not there ({part.path})")
+    return found
+
+
 def _read(
-    config: Config, task: Task, pool: Pool, quarantine: Path
+    config: Config, parts: Sequence[MixturePart], task: Task, pool: Pool, quarantine: Path
 ) -> tuple[NDArray[np.int64], list[str], NearDuplicates, int]:
     """Fill the pool. Returns each row's source number and group, the near-duplicates, how many were refused."""
     sources: list[int] = []
     groups: list[str] = []
     duplicates = NearDuplicates(config.data.near_duplicate)
     refused = 0
-    progress = Progress("reading", getattr(config.data, "count", 0))
+    progress = Progress("reading", getattr(config.data, "count", None) or 0)
     with quarantine.open("w", encoding="utf-8") as file:
-        for number, item in _items(config, task):
+        for number, item in _items(config, parts, task):
             if isinstance(item, Rejected):
                 refused += 1
                 if refused <= SHOWN:
@@ -131,15 +144,20 @@ def _read(
 
 
 def _judged_text(example: Example) -> str:
-    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row."""
+    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row.
+
+    Rows with media are alike where the media are: the same question on two films is two rows, whatever the answers.
+    """
+    if example.media:
+        return "\n".join(media.sha256 or media.path for media in example.media)
     return "\n".join(message.text for message in example.messages if message.role != "system")
 
 
-def _items(config: Config, task: Task) -> Iterator[tuple[int, Example | Rejected]]:
+def _items(config: Config, parts: Sequence[MixturePart], task: Task) -> Iterator[tuple[int, Example | Rejected]]:
     """(source number, example or refused piece): 0 is the task's own, then the parts of the mixture."""
     for item in task.examples(config.data, config.seed):
         yield 0, item
-    for number, part in enumerate(config.data.mixture, 1):
+    for number, part in enumerate(parts, 1):
         for item in read_rows(Path(part.path), part.name):
             yield number, item if isinstance(item, Rejected) else _named(item, part)
 
@@ -151,15 +169,19 @@ def _named(example: Example, part: MixturePart) -> Example:
 
 
 def _split(
-    config: Config, sources: NDArray[np.int64], groups: Sequence[str], duplicates: NearDuplicates
+    config: Config,
+    parts: Sequence[MixturePart],
+    sources: NDArray[np.int64],
+    groups: Sequence[str],
+    duplicates: NearDuplicates,
 ) -> tuple[Rows, dict[str, Any]]:
     """Shuffled row numbers of each split, training rows thinned to the mixture's weights; and the gate's figures."""
     alike = duplicates.groups()
     splits = assign(join_groups(groups, alike), config.data.split, config.seed)
     order = np.random.default_rng(config.seed).permutation(len(splits))
     rows = {split: order[splits[order] == number] for number, split in enumerate(SPLITS)}
-    if config.data.mixture:
-        rows["train"] = _mixed(config, sources, rows["train"])
+    if parts:
+        rows["train"] = _mixed(config, parts, sources, rows["train"])
     sizes = np.bincount(alike)
     gate = {
         "threshold": config.data.near_duplicate,
@@ -173,9 +195,11 @@ def _split(
     return rows, gate
 
 
-def _mixed(config: Config, sources: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.int64]:
-    names = [config.data.task, *(part.name for part in config.data.mixture)]
-    weights = [config.data.weight, *(part.weight for part in config.data.mixture)]
+def _mixed(
+    config: Config, parts: Sequence[MixturePart], sources: NDArray[np.int64], train: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    names = [config.data.task, *(part.name for part in parts)]
+    weights = [config.data.weight, *(part.weight for part in parts)]
     of_source = {name: train[sources[train] == number] for number, name in enumerate(names)}
     counts = {name: len(rows) for name, rows in of_source.items()}
     used = mix(counts, dict(zip(names, weights, strict=True)), config.seed)

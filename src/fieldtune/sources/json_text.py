@@ -1,9 +1,11 @@
-"""JSON as text: decoded without what Python's reader lets pass, and the line on which each value stands."""
+"""JSON as text: read without what Python's reader lets pass, the line of each value, and long lists written."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -105,3 +107,16 @@ class _Walk:
         space = _SPACE.match(self.text, place)
         assert space is not None
         return space.end()
+
+
+def write_list(path: Path, values: Iterable[Any]) -> Path:
+    """Write a JSON list, value by value: it may be larger than memory. Returns `path`, which is there as a whole."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, value in enumerate(values):
+            text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+            file.write(("," if number else "") + "\n  " + text)
+        file.write("\n]\n")
+    part.replace(path)
+    return path

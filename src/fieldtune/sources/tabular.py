@@ -5,8 +5,10 @@
 - `.csv`: a header with `instruction,output` and perhaps `input`, `prompt,response` or `question,answer`
 
 Chat rows are `{"messages": [{"role", "content"}]}`; ShareGPT rows are
-`{"conversations": [{"from": "human|gpt|system", "value"}]}`. Every row may also carry `id`, `group` and `system`,
-and a JSON row `meta`. A corrupt row becomes a `Rejected`; an error is only a file that cannot be read at all.
+`{"conversations": [{"from": "human|gpt|system", "value"}]}`, with `video` or `image` in the MobileGPT form (see
+`sources.mobilegpt`). Every row may also carry `id`, `group` and `system`, and a JSON row `meta`. The path of a picture
+or a film is taken from the folder of the file. A corrupt row, and one whose media are not there, becomes a `Rejected`;
+an error is only a file that cannot be read at all.
 """
 
 from __future__ import annotations
@@ -14,11 +16,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fieldtune.errors import UserError
-from fieldtune.records import ROLES, Example, Message, RecordError, Rejected, dump_line, parse_messages
+from fieldtune.records import (
+    ROLES,
+    Example,
+    Media,
+    Message,
+    RecordError,
+    Rejected,
+    dump_line,
+    file_sha256,
+    parse_messages,
+)
+from fieldtune.sources.mobilegpt import with_media
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
 PAIRS = (("instruction", "output"), ("prompt", "response"), ("question", "answer"))
@@ -73,6 +87,8 @@ class _Rows:
         self.count += 1
         try:
             example = example_of(raw, self.source, f"{self.source}-{self.count:06d}")
+            if example.media:
+                example = _found(example, self.path.parent)
             if example.id in self.seen:
                 raise RecordError(f"the id {example.id!r} is used by an earlier row")
         except RecordError as error:
@@ -87,6 +103,21 @@ class _Rows:
 
     def _rejected(self, line: int, reason: str, text: str) -> Rejected:
         return Rejected(str(self.path), line, reason, text[:EXCERPT])
+
+
+def _found(example: Example, folder: Path) -> Example:
+    """The example with the absolute path and the hash of each of its media; RecordError names one that is not there."""
+
+    def look(part: str | Media) -> str | Media:
+        if isinstance(part, str):
+            return part
+        path = folder / part.path
+        if not path.is_file():
+            raise RecordError(f"the {part.kind} {part.path} is not there")
+        return Media(part.kind, str(path.resolve()), part.sha256 or file_sha256(path))
+
+    turns = (replace(message, parts=tuple(map(look, message.parts))) for message in example.messages)
+    return replace(example, messages=tuple(turns))
 
 
 def _read_lines(path: Path, rows: _Rows) -> Iterator[Example | Rejected]:
@@ -206,7 +237,7 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
         raise RecordError("both 'system' and a system message are given; keep one")
     if system:
         messages = (Message("system", (system,)), *messages)
-    if any(message.role == "user" and not message.text.strip() for message in messages):
+    if any(message.role == "user" and not message.text.strip() and not message.media for message in messages):
         raise RecordError("a user message is empty: there is nothing to answer")
     meta = raw.get("meta")
     if meta is not None and not isinstance(meta, dict):
@@ -225,7 +256,7 @@ def _turns(raw: Mapping[str, Any]) -> Any:
     if "messages" in raw:
         return raw["messages"]
     if "conversations" in raw:
-        return _sharegpt_turns(raw["conversations"])
+        return with_media(_sharegpt_turns(raw["conversations"]), raw)
     for prompt_key, answer_key in PAIRS:
         if prompt_key in raw and answer_key in raw:
             break

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fieldtune.records import Example, Message, Rejected, read_examples
+from fieldtune.sources.json_text import write_list
 from fieldtune.tasks.base import Metric, Score, request_messages
 from fieldtune.tasks.golf.config import Data
 from fieldtune.tasks.golf.feedback import read_feedback
@@ -35,7 +35,10 @@ class GolfTask:
 
     def export(self, folder: Path, splits: Mapping[str, Path]) -> Sequence[Path]:
         """golf_feedback_{train,val,test}.json: lists of {instruction, input, output}, the Alpaca form."""
-        return [_export(path, folder / f"golf_feedback_{split}.json") for split, path in splits.items()]
+        return [
+            write_list(folder / f"golf_feedback_{split}.json", map(_alpaca, read_examples(path)))
+            for split, path in splits.items()
+        ]
 
     def score(self, example: Example, answer: str) -> Score:
         """See `score_answer`."""
@@ -55,19 +58,6 @@ class GolfTask:
 
     def result_name(self) -> str:
         return "golf-feedback"
-
-
-def _export(source: Path, path: Path) -> Path:
-    """One split, written row by row: it may be larger than memory."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for number, example in enumerate(read_examples(source)):
-            text = json.dumps(_alpaca(example), ensure_ascii=False, indent=2).replace("\n", "\n  ")
-            file.write(("," if number else "") + "\n  " + text)
-        file.write("\n]\n")
-    part.replace(path)
-    return path
 
 
 def _alpaca(example: Example) -> dict[str, str]:
