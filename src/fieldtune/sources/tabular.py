@@ -6,7 +6,7 @@
 
 Chat rows are `{"messages": [{"role", "content"}]}`; ShareGPT rows are
 `{"conversations": [{"from": "human|gpt|system", "value"}]}`. Every row may also carry `id`, `group` and `system`,
-and a JSON row `meta`. A corrupt row becomes a `Rejected`; an error is only a file that cannot be read at all.
+and a JSON row `meta`. The path of a picture or film is absolute or relative to the file's folder. A corrupt row becomes a `Rejected`; an error is only a file that cannot be read at all.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fieldtune.errors import UserError
-from fieldtune.records import ROLES, Example, Message, RecordError, Rejected, dump_line, parse_messages
+from fieldtune.records import ROLES, Example, Media, Message, RecordError, Rejected, dump_line, parse_messages
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
 PAIRS = (("instruction", "output"), ("prompt", "response"), ("question", "answer"))
@@ -72,7 +73,7 @@ class _Rows:
         """One row from its decoded fields. line, text: its place and raw form. where: put before a reason."""
         self.count += 1
         try:
-            example = example_of(raw, self.source, f"{self.source}-{self.count:06d}")
+            example = _placed(example_of(raw, self.source, f"{self.source}-{self.count:06d}"), self.path.parent)
             if example.id in self.seen:
                 raise RecordError(f"the id {example.id!r} is used by an earlier row")
         except RecordError as error:
@@ -206,7 +207,7 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
         raise RecordError("both 'system' and a system message are given; keep one")
     if system:
         messages = (Message("system", (system,)), *messages)
-    if any(message.role == "user" and not message.text.strip() for message in messages):
+    if any(message.role == "user" and not message.text.strip() and not message.media for message in messages):
         raise RecordError("a user message is empty: there is nothing to answer")
     meta = raw.get("meta")
     if meta is not None and not isinstance(meta, dict):
@@ -218,6 +219,18 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
     except UnicodeEncodeError:
         raise RecordError("holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     return example
+
+
+def _placed(example: Example, folder: Path) -> Example:
+    """The example with absolute paths of its media: it will stand in another folder than the file that it is from."""
+    if not example.media:
+        return example
+
+    def placed(part: str | Media) -> str | Media:
+        return replace(part, path=str((folder / part.path).absolute())) if isinstance(part, Media) else part
+
+    messages = tuple(replace(message, parts=tuple(map(placed, message.parts))) for message in example.messages)
+    return replace(example, messages=messages)
 
 
 def _turns(raw: Mapping[str, Any]) -> Any:
