@@ -148,6 +148,19 @@ def test_a_corrupt_entry_is_made_again(
     assert is_frames(MediaCache(tmp_path).get(key(1), never), 1)
 
 
+def test_a_cut_entry_does_not_spoil_the_count(tmp_path: Path) -> None:
+    cache = MediaCache(tmp_path)
+    for number in range(3):
+        cache.get(key(number), maker(number))
+    path = files(tmp_path)[0]
+    path.write_bytes(path.read_bytes()[:500])
+    later = MediaCache(tmp_path)
+    for number in range(3):
+        later.get(key(number), maker(number))
+    counts(later, made=1, read=2, rebuilt=1)
+    assert later.used() == 3 * EACH
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     cache = MediaCache(tmp_path, max_bytes=4 * EACH)
     for number in range(4):

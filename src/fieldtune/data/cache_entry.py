@@ -85,7 +85,8 @@ def entry_bytes(shape: Sequence[int], dtype: str) -> int:
 
 def write_entry(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
     """Write an entry; returns its bytes. ValueError for a dtype that is not one of `DTYPES`."""
-    described, blocks, end, crc = [], [], 0, 0
+    described, end, crc = list[dict[str, Any]](), 0, 0
+    blocks: list[bytes | memoryview] = []
     for name, array in arrays.items():
         values = array.bits if isinstance(array, Bfloat16) else array
         dtype = BFLOAT16 if isinstance(array, Bfloat16) else values.dtype.name

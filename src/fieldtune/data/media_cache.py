@@ -182,7 +182,7 @@ class MediaCache:
             size = write_entry(beside, key.facts, arrays)
             entry = open_entry(beside, verify=False)
             number = beside.stat().st_ino
-            kept = self._admit(name, beside, size)
+            kept = self._admit(name, beside, size, recount=bool(fault))
         finally:
             beside.unlink(missing_ok=True)  # of an entry that is not kept the bytes stay as long as they are mapped
         if kept:
@@ -190,12 +190,12 @@ class MediaCache:
         self._count(made=1, rebuilt=int(bool(fault)), unsaved=int(not kept))
         return entry
 
-    def _admit(self, name: str, beside: Path, size: int) -> bool:
-        """Move an entry in and make room for it; False where there is none."""
+    def _admit(self, name: str, beside: Path, size: int, recount: bool) -> bool:
+        """Move an entry in and make room for it; False where there is none. recount: a file may have changed its size."""
         path = self._path(name)
         with FileLock(self._folder / "bytes.lock"):
             before = path.stat().st_size if path.exists() else 0
-            total = self._total() - before + size
+            total = self._total(recount) - before + size
             recorded = self._folder / "bytes"
             recorded.unlink(missing_ok=True)  # a process that is killed from here on leaves no wrong figure
             if self._max_bytes is not None and total > self._max_bytes >= size:
@@ -206,12 +206,12 @@ class MediaCache:
             recorded.write_text(str(total if kept else total - size + before), encoding="ascii")
         return kept
 
-    def _total(self) -> int:
+    def _total(self, recount: bool = False) -> int:
         """Bytes of all entries, counted where no process has written them down. Under the lock of `bytes`."""
-        try:
-            return int((self._folder / "bytes").read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            return sum(size for _, size, _ in self._entries())
+        with suppress(FileNotFoundError, ValueError):
+            if not recount:
+                return int((self._folder / "bytes").read_text(encoding="ascii"))
+        return sum(size for _, size, _ in self._entries())
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Time of the last use, bytes and path of each entry."""
@@ -244,5 +244,5 @@ class MediaCache:
 
 def _size(size: float) -> str:
     if size >= 1e8:
-        return f"{size / 1e9:.2f} GB"
+        return f"{size / 1e9:,.2f} GB"
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{math.ceil(size / 1e3)} kB"
