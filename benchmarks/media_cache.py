@@ -135,7 +135,7 @@ def main() -> None:
             later = sum(with_cache[1:]) / max(1, len(with_cache) - 1)
             print(
                 f"{what}: {given.epochs} epochs over {given.clips} films of {given.seconds:g} s: plain "
-                f"{sum(without):.2f} s, cached {sum(with_cache):.2f} s (first {with_cache[0]:.2f}, then {later:.3f} each), "
+                f"{sum(without):.2f} s, cached {sum(with_cache):.2f} s (first {with_cache[0]:.2f}, then {later:.3f}), "
                 f"ratio {ratio:.3f}; disk {cache.used() / 1e6:.1f} MB, said before "
                 f"{needs(given.clips, shape, dtype) / 1e6:.1f} MB; {cache.counts}",
                 flush=True,

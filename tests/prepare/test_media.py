@@ -1,4 +1,4 @@
-"""prepare on rows with pictures and films: whole ones are sealed, broken ones quarantined, and films tell rows apart."""
+"""prepare on rows with pictures and films: whole ones are sealed, broken ones quarantined, films tell rows apart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ def rows(tmp_path: Path) -> Path:
     media = [row("image", f"{number}.png") for number in range(12)]
     media += [row("video", "clips/film.mp4"), row("video", "clips/../clips/film.mp4", "Thirty frames.")]
     media += [row("video", "clips/text.mp4"), row("video", "clips/missing.mp4"), row("image", "clips/film.mp4")]
-    media.append({"messages": [{"role": "user", "content": [{"type": "image", "path": "3.png"}]}, row("image", "")["messages"][1]]})
+    media.append(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "path": "3.png"}]},
+                row("image", "")["messages"][1],
+            ]
+        }
+    )
     return write_rows(home / "rows.jsonl", media)
 
 

@@ -126,7 +126,7 @@ def a_folder(folder: Path) -> Path:
     ("make", "reason"),
     [
         (lambda folder: cut(mp4(folder), 0.6), ""),
-        (lambda folder: cut(write_film(folder / "film.mp4"), 0.9), "is not a film that can be read"),
+        (lambda folder: cut(write_film(folder / "film.mp4"), 0.5), "is not a film that can be read"),
         (lambda folder: cut(write_film(folder / "film.mkv", range(60)), 0.5), ""),
         (text, "is not a film that can be read (Invalid data found"),
         (empty, "is not a film that can be read"),

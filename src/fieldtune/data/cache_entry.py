@@ -8,8 +8,8 @@
     zeros     to the next multiple of 4,096
     arrays    raw, C order, little-endian, each at a multiple of 64 from the first
 
-`offset` counts from the first array, `bytes` of the entry and its `crc32` are those of all arrays with the zeros between
-them. numpy has no bfloat16, so such an array is its 16 bits as uint16, and its dtype says "bfloat16".
+`offset` counts from the first array; `bytes` of the entry and its `crc32` are those of all arrays with the zeros in
+between. numpy has no bfloat16, so such an array is its 16 bits as uint16, and its dtype says "bfloat16".
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class MediaCache:
         return entry
 
     def _admit(self, name: str, beside: Path, size: int, recount: bool) -> bool:
-        """Move an entry in and make room for it; False where there is none. recount: a file may have changed its size."""
+        """Move an entry in and make room for it; False where there is none. recount: a size may have changed."""
         path = self._path(name)
         with FileLock(self._folder / "bytes.lock"):
             before = path.stat().st_size if path.exists() else 0

@@ -1,8 +1,8 @@
 """The pictures and films of rows: looked at before anything is trained, so that a broken one costs its rows and no run.
 
 A row whose media are missing, changed, broken or too slow to read becomes a `Rejected`; the others get each file's
-absolute path and the SHA-256 of its bytes. What was read well is remembered by path, size and time of change in an index
-(JSON Lines), so an unchanged film is neither hashed nor decoded again.
+absolute path and the SHA-256 of its bytes. What was read well is remembered by path, size and time of change in an
+index (JSON Lines), so an unchanged film is neither hashed nor decoded again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 
 Chat rows are `{"messages": [{"role", "content"}]}`; ShareGPT rows are
 `{"conversations": [{"from": "human|gpt|system", "value"}]}`. Every row may also carry `id`, `group` and `system`,
-and a JSON row `meta`. The path of a picture or film is absolute or relative to the file's folder. A corrupt row becomes a `Rejected`; an error is only a file that cannot be read at all.
+and a JSON row `meta`. The path of a picture or film is absolute, or relative to the folder of the file. A corrupt row
+becomes a `Rejected`; an error is only a file that cannot be read at all.
 """
 
 from __future__ import annotations
