@@ -92,7 +92,7 @@ def write_entry(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array
         dtype = BFLOAT16 if isinstance(array, Bfloat16) else values.dtype.name
         block = np.ascontiguousarray(values, dtype=_numpy_type(dtype)).reshape(-1).view(np.uint8)
         padding = bytes(_up(block.nbytes, ALIGNED) - block.nbytes)
-        crc = zlib.crc32(padding, zlib.crc32(block, crc))
+        crc = zlib.crc32(padding, zlib.crc32(block.data, crc))
         blocks += [block.data, padding]
         described.append(
             {"name": name, "dtype": dtype, "shape": list(values.shape), "offset": end, "bytes": block.nbytes}

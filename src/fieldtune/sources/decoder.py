@@ -116,15 +116,22 @@ class Decoder:
 
     def over(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Failure]:
         """`work` of each item, in order, as many at a time as there are workers; a `Failure` for a `MediaError`."""
+
+        def attempt(item: T) -> R | Failure:
+            try:
+                return work(item)
+            except MediaError as error:
+                return Failure(error.path, error.reason)
+
         pool = ThreadPoolExecutor(len(self._children))
-        waiting: deque[Future[R]] = deque()
+        waiting: deque[Future[R | Failure]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(pool.submit(attempt, item))
                 if len(waiting) >= 2 * len(self._children):
-                    yield _outcome(waiting.popleft())
+                    yield waiting.popleft().result()
             while waiting:
-                yield _outcome(waiting.popleft())
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # who leaves early closes the decoder, which ends the rest
 
@@ -157,13 +164,6 @@ class Decoder:
         if "refused" in answer:
             raise OSError(answer["refused"], os.strerror(answer["refused"]), str(self._folder))
         return answer
-
-
-def _outcome(future: Future[R]) -> R | Failure:
-    try:
-        return future.result()
-    except MediaError as error:
-        return Failure(error.path, error.reason)
 
 
 class _Ended(Exception):

@@ -136,7 +136,8 @@ def _sound(path: Path, container: Any, stream: Any) -> Iterator[Any]:
 
 def _turns(frame: Any) -> int:
     """Quarter turns, counterclockwise, that show a frame upright: phones store how they were held."""
-    return round(frame.rotation / 90) % 4
+    quarters: int = round(frame.rotation / 90) % 4
+    return quarters
 
 
 def _is_cut_off(container: Any, stream: Any, count: int, seconds: float) -> bool:
@@ -145,11 +146,12 @@ def _is_cut_off(container: Any, stream: Any, count: int, seconds: float) -> bool
     Fewer frames alone say nothing: an edit list leaves some out. Of other containers than these two kinds the length is
     a guess, or that of the sound.
     """
+    length = 0.0  # seconds
     if stream.frames > count and stream.duration:
-        return seconds < SHORT * stream.duration * float(stream.time_base)
-    if "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
-        return seconds < SHORT * container.duration / 1_000_000  # in microseconds
-    return False
+        length = stream.duration * float(stream.time_base)
+    elif "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        length = container.duration / 1_000_000
+    return seconds < SHORT * length
 
 
 def sample_16(film: Film) -> list[int]:
