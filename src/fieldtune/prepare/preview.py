@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.pages import render, write_page
-from fieldtune.records import Example, Media
+from fieldtune.records import Example, Message
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -51,8 +51,7 @@ def terminal_preview(examples: Sequence[Example], counts: Counts, width: int = 1
         facts = ", ".join(f"{key}: {value}" for key, value in example.meta.items())
         lines.append(_fit(f"--- {example.id}  {facts}", width))
         for message in example.messages:
-            shown = "\n\n".join(_shown(part) for part in message.parts if part)
-            lines += [message.role + ":", *_wrapped(shown, width)]
+            lines += [message.role + ":", *_wrapped("\n\n".join(_parts(message)), width)]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -69,16 +68,15 @@ def _table(name: str, values: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    turns = [
-        {"role": message.role, "parts": [_shown(part) for part in message.parts if part]}
-        for message in example.messages
-    ]
+    turns = [{"role": message.role, "parts": _parts(message)} for message in example.messages]
     facts = [(key, _fit(str(value), MOST_FACT)) for key, value in example.meta.items()]
     return {"id": example.id, "meta": facts, "turns": turns}
 
 
-def _shown(part: str | Media) -> str:
-    return part if isinstance(part, str) else f"[{part.kind}: {part.path}]"
+def _parts(message: Message) -> list[str]:
+    """The texts of a turn, and the names of its media."""
+    shown = (part if isinstance(part, str) else f"[{part.kind} {part.path}]" for part in message.parts)
+    return [text for text in shown if text]
 
 
 def _bars(values: Mapping[str, int], width: int) -> list[str]:

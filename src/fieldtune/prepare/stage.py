@@ -6,8 +6,8 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fieldtune.prepare.split import assign, join_groups
 from fieldtune.progress import Progress
 from fieldtune.records import SPLITS, Example, Rejected, dump_line, file_sha256, fingerprint
 from fieldtune.runs import MANIFEST, write_json
+from fieldtune.sources.media_files import MediaFiles
 from fieldtune.sources.tabular import read_rows
 from fieldtune.tasks.base import Task
 from fieldtune.tracking import Tracker
@@ -32,6 +33,7 @@ from fieldtune.tracking import Tracker
 log = logging.getLogger("fieldtune")
 
 POOL, QUARANTINE, PREVIEW = "pool.jsonl", "quarantine.jsonl", "preview.html"
+MEDIA_INDEX = "media-index.jsonl"  # in cache_dir: which media files were read well
 BUILDING = ".building-"  # and the process number
 SHOWN = 5  # quarantined pieces named in the log
 Rows = dict[str, NDArray[np.int64]]
@@ -71,8 +73,10 @@ def _remove_abandoned(home: Path) -> None:
 def _build(config: Config, folder: Path) -> dict[str, Any]:
     task = tasks.get(config.data.task)
     parts = _parts(config)
-    with Pool(folder / POOL) as pool:
-        sources, groups, duplicates, quarantined = _read(config, parts, task, pool, folder / QUARANTINE)
+    index = Path(config.cache_dir).expanduser() / MEDIA_INDEX
+    with Pool(folder / POOL) as pool, MediaFiles(index) as media:
+        items = _items(config, parts, task, media)
+        sources, groups, duplicates, quarantined = _read(config, items, pool, folder / QUARANTINE)
         if len(pool) == 0:
             raise UserError(f"no usable row was found; {quarantined} pieces are broken or refused")
         rows, gate = _split(config, parts, sources, groups, duplicates)
@@ -88,6 +92,7 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
         "counts": counts,
         "near_duplicates": gate,
         "quarantined": quarantined,
+        **({"media": asdict(media.counts)} if media.counts.files else {}),
         "seed": config.seed,
         "config": to_mapping(config.data),
         "config_key": data_key(config),
@@ -116,7 +121,7 @@ def _parts(config: Config) -> list[MixturePart]:
 
 
 def _read(
-    config: Config, parts: Sequence[MixturePart], task: Task, pool: Pool, quarantine: Path
+    config: Config, items: Iterable[tuple[int, Example | Rejected]], pool: Pool, quarantine: Path
 ) -> tuple[NDArray[np.int64], list[str], NearDuplicates, int]:
     """Fill the pool. Returns each row's source number and group, the near-duplicates, how many were refused."""
     sources: list[int] = []
@@ -125,11 +130,12 @@ def _read(
     refused = 0
     progress = Progress("reading", getattr(config.data, "count", None) or 0)
     with quarantine.open("w", encoding="utf-8") as file:
-        for number, item in _items(config, parts, task):
+        for number, item in items:
             if isinstance(item, Rejected):
                 refused += 1
                 if refused <= SHOWN:
-                    log.warning("%s:%d is left out: %s", item.path, item.line, item.reason)
+                    place = f"{item.path}:{item.line}" if item.line else item.path
+                    log.warning("%s is left out: %s", place, item.reason)
                 file.write(dump_line({"path": item.path, "line": item.line, "reason": item.reason, "text": item.text}))
                 continue
             pool.add(item)
@@ -144,21 +150,21 @@ def _read(
 
 
 def _judged_text(example: Example) -> str:
-    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row.
-
-    Rows with media are alike where the media are: the same question on two films is two rows, whatever the answers.
-    """
+    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row, and what is asked
+    of films is often the same, so rows with media are told apart by these alone."""
     if example.media:
-        return "\n".join(media.sha256 or media.path for media in example.media)
+        return " ".join(media.sha256 for media in example.media)
     return "\n".join(message.text for message in example.messages if message.role != "system")
 
 
-def _items(config: Config, parts: Sequence[MixturePart], task: Task) -> Iterator[tuple[int, Example | Rejected]]:
+def _items(
+    config: Config, parts: Sequence[MixturePart], task: Task, media: MediaFiles
+) -> Iterator[tuple[int, Example | Rejected]]:
     """(source number, example or refused piece): 0 is the task's own, then the parts of the mixture."""
-    for item in task.examples(config.data, config.seed):
+    for item in media.screened(task.examples(config.data, config.seed)):
         yield 0, item
     for number, part in enumerate(parts, 1):
-        for item in read_rows(Path(part.path), part.name):
+        for item in media.screened(read_rows(Path(part.path), part.name)):
             yield number, item if isinstance(item, Rejected) else _named(item, part)
 
 
@@ -225,7 +231,15 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
         "near-duplicates": f"{gate['rows_in_groups']:,} rows in {gate['groups']:,} groups, "
         f"{gate['straddling']} groups in two splits (similarity {gate['threshold']:g} or more)",
         "quarantined": f"{manifest['quarantined']:,}",
+        **_media_facts(manifest.get("media")),
     }
+
+
+def _media_facts(counts: Mapping[str, int] | None) -> dict[str, str]:
+    if counts is None:
+        return {}
+    told = f"{counts['files']:,} files, {counts['broken']:,} of no use, which cost {counts['rows']:,} rows"
+    return {"media": told}
 
 
 def _publish(home: Path, building: Path, manifest: dict[str, Any]) -> Path:

@@ -7,8 +7,8 @@
 Chat rows are `{"messages": [{"role", "content"}]}`; ShareGPT rows are
 `{"conversations": [{"from": "human|gpt|system", "value"}]}`, with `video` or `image` in the MobileGPT form (see
 `sources.mobilegpt`). Every row may also carry `id`, `group` and `system`, and a JSON row `meta`. The path of a picture
-or a film is taken from the folder of the file. A corrupt row, and one whose media are not there, becomes a `Rejected`;
-an error is only a file that cannot be read at all.
+or film is absolute, or relative to the folder of the file. A corrupt row becomes a `Rejected`; an error is only a file
+that cannot be read at all.
 """
 
 from __future__ import annotations
@@ -21,17 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.errors import UserError
-from fieldtune.records import (
-    ROLES,
-    Example,
-    Media,
-    Message,
-    RecordError,
-    Rejected,
-    dump_line,
-    file_sha256,
-    parse_messages,
-)
+from fieldtune.records import ROLES, Example, Media, Message, RecordError, Rejected, dump_line, parse_messages
 from fieldtune.sources.mobilegpt import with_media
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
@@ -86,9 +76,7 @@ class _Rows:
         """One row from its decoded fields. line, text: its place and raw form. where: put before a reason."""
         self.count += 1
         try:
-            example = example_of(raw, self.source, f"{self.source}-{self.count:06d}")
-            if example.media:
-                example = _found(example, self.path.parent)
+            example = _placed(example_of(raw, self.source, f"{self.source}-{self.count:06d}"), self.path.parent)
             if example.id in self.seen:
                 raise RecordError(f"the id {example.id!r} is used by an earlier row")
         except RecordError as error:
@@ -103,21 +91,6 @@ class _Rows:
 
     def _rejected(self, line: int, reason: str, text: str) -> Rejected:
         return Rejected(str(self.path), line, reason, text[:EXCERPT])
-
-
-def _found(example: Example, folder: Path) -> Example:
-    """The example with the absolute path and the hash of each of its media; RecordError names one that is not there."""
-
-    def look(part: str | Media) -> str | Media:
-        if isinstance(part, str):
-            return part
-        path = folder / part.path
-        if not path.is_file():
-            raise RecordError(f"the {part.kind} {part.path} is not there")
-        return Media(part.kind, str(path.resolve()), part.sha256 or file_sha256(path))
-
-    turns = (replace(message, parts=tuple(map(look, message.parts))) for message in example.messages)
-    return replace(example, messages=tuple(turns))
 
 
 def _read_lines(path: Path, rows: _Rows) -> Iterator[Example | Rejected]:
@@ -249,6 +222,18 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
     except UnicodeEncodeError:
         raise RecordError("holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     return example
+
+
+def _placed(example: Example, folder: Path) -> Example:
+    """The example with absolute paths of its media: it will stand in another folder than the file that it is from."""
+    if not example.media:
+        return example
+
+    def placed(part: str | Media) -> str | Media:
+        return replace(part, path=str((folder / part.path).absolute())) if isinstance(part, Media) else part
+
+    messages = tuple(replace(message, parts=tuple(map(placed, message.parts))) for message in example.messages)
+    return replace(example, messages=messages)
 
 
 def _turns(raw: Mapping[str, Any]) -> Any:
