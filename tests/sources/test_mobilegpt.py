@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fieldtune.records import Example, Media, Message, RecordError, Rejected, file_sha256
+from fieldtune.records import Example, Media, Message, RecordError, Rejected
 from fieldtune.sources.mobilegpt import row_of
 from fieldtune.sources.tabular import read_rows
 
@@ -45,14 +45,13 @@ def test_media_stand_where_their_placeholders_are(tmp_path: Path, row: dict[str,
     found = [Path(part.path).name if isinstance(part, Media) else part for part in example.messages[0].parts]
     assert found == parts
     for media in example.media:
-        assert Path(media.path).is_absolute() and media.sha256 == file_sha256(Path(media.path))
+        assert Path(media.path).parent == tmp_path
         assert media.kind == ("video" if media.path.endswith("mp4") else "image")
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (talk("<video>", video="gone.mp4"), "the video gone.mp4 is not there"),
         (talk("<video>", video=3), "'video' must be a path"),
         (talk("<video>", video=["a.mp4", "a.mp4"]), "'video' must be one path"),
         (talk("<image><image>", image="b.png"), "more <image> than images (1)"),
@@ -71,7 +70,7 @@ def test_a_row_written_and_read_is_the_same(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.png", "c.png"):
         (tmp_path / "clips" / name).write_bytes(name.encode())
     media = {
-        name: Media("video" if name[-1] == "4" else "image", str(path.resolve()), file_sha256(path))
+        name: Media("video" if name[-1] == "4" else "image", str(path))
         for name, path in ((path.name, path) for path in (tmp_path / "clips").iterdir())
     }
     answer = Message("assistant", ("A squat.",))
@@ -97,4 +96,4 @@ def test_chat_rows_take_media_from_the_folder_of_their_file(tmp_path: Path) -> N
     path.write_text(json.dumps(row) + "\n")
     (example,) = read_rows(path, "web")
     assert isinstance(example, Example)
-    assert example.media == (Media("video", str((tmp_path / "a.mp4").resolve()), file_sha256(tmp_path / "a.mp4")),)
+    assert example.media == (Media("video", str(tmp_path / "a.mp4")),)

@@ -1,8 +1,9 @@
-"""Label files with films that are a few bytes: what is in them matters to nobody here."""
+"""Label files with films of a few frames: what is in them matters to nobody here."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from fieldtune.records import Example, Rejected
 from fieldtune.tasks.qved.config import Data
 from fieldtune.tasks.qved.task import TASK
+from tests.sources.films import write_film
 
 
 def entry(number: int, label: str = "squat - shallow depth", **more: Any) -> dict[str, Any]:
@@ -20,8 +22,7 @@ def entry(number: int, label: str = "squat - shallow depth", **more: Any) -> dic
 def film(path: Path) -> Path:
     """A file of its own content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(str(path).encode())
-    return path
+    return write_film(path, zlib.crc32(str(path).encode()).to_bytes(4, "big"), height=16, width=32)
 
 
 def labels(folder: Path, entries: Any, name: str = "fine_grained_labels.json") -> Path:
