@@ -57,7 +57,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = {"prompt": "Which grip?", "response": "The overlapping one."}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     (tmp_path / "feedback.jsonl").touch()
-    for folder in ("my_golf", "logs"):
+    for folder in ("my_golf", "logs", "frames"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -141,7 +141,10 @@ def _data(data: DataConfig) -> Iterator[str]:
     shares = getattr(data, "shares", None)
     if shares is not None and (len(shares) != 3 or sum(Fraction(str(share)) for share in shares) != 1):
         yield f"data.shares={shares} must be three shares (coaching, plan changes, weekly plans) that add up to 1"
-    for key in ("path", "knowledge", "feedback", "logs", "conversations"):
+    labels = getattr(data, "labels", [])
+    if len(labels) == 1 or len(set(labels)) < len(labels) or any(label != label.strip() or not label for label in labels):
+        yield f"data.labels={labels} must be two or more texts, each once and without spaces around, as in [yes,no]"
+    for key in ("path", "knowledge", "feedback", "logs", "conversations", "frames"):
         path = getattr(data, key, None)
         if path is not None and not Path(path).exists():
             yield f"data.{key}={path} does not exist; give the path of a file that is there"

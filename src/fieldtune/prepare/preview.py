@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.pages import render, write_page
-from fieldtune.records import Example
+from fieldtune.records import Example, Media
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -67,8 +67,12 @@ def _table(name: str, values: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    turns = [{"role": message.role, "parts": [part for part in message.parts if part]} for message in example.messages]
+    turns = [{"role": turn.role, "parts": [_part(part) for part in turn.parts if part]} for turn in example.messages]
     return {"id": example.id, "meta": list(example.meta.items()), "turns": turns}
+
+
+def _part(part: str | Media) -> str:
+    return part if isinstance(part, str) else f"[{part.kind}: {part.path}]"
 
 
 def _bars(values: Mapping[str, int], width: int) -> list[str]:
