@@ -438,7 +438,7 @@ CASES: dict[str, Case] = {
     "data.shares": Case(rows, COACHED, "data.shares=[0.6,0.2,0.2]"),
     "data.hard": Case(rows, COACHED, "data.hard=0.9"),
     "data.logs": Case(rows, COACHED, "data.logs={log}"),
-    "data.labels": Case(rows, LABELED, "data.labels=[yes,no]", ("data.labels=[yes,no,unsure]",)),
+    "data.classes": Case(rows, LABELED, "data.classes=[yes,no]", ("data.classes=[yes,no,unsure]",)),
     "data.frames": Case(rows, JUDO, "data.frames={more_frames}"),
     "data.techniques": Case(rows, JUDO, "data.techniques=[hiza-tori]"),
     "data.conversations": Case(rows, COACHED, "data.conversations={mine}"),

@@ -35,7 +35,7 @@ def labeled_rows() -> list[dict[str, Any]]:
 
 def data(folder: Path, labels: str = "[yes,no,unsure]") -> tuple[str, ...]:
     path = write_rows(folder / "rows.jsonl", labeled_rows())
-    return ("data=jsonl", f"data.path={path}", f"data.labels={labels}", "data.split=[0.6,0.2,0.2]", "tracking=off")
+    return ("data=jsonl", f"data.path={path}", f"data.classes={labels}", "data.split=[0.6,0.2,0.2]", "tracking=off")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_an_answer_that_is_no_label_is_put_aside(tmp_path: Path) -> None:
     facts = run_here(tmp_path, "prepare", *data(tmp_path, "[yes,no]")).manifest()["data"]
     assert facts["quarantined"] == ROWS // 3
     kept_aside = lines_of(Path(facts["folder"]) / "quarantine.jsonl")
-    assert all("not one of data.labels; the nearest is" in line["reason"] for line in kept_aside)
+    assert all("not one of data.classes; the nearest is" in line["reason"] for line in kept_aside)
 
 
 LOGS = np.log([[0.6, 0.1, 0.1], [0.4, 0.5, 0.05], [0.1, 0.1, 0.7], [0.5, 0.3, 0.1]])
@@ -117,7 +117,7 @@ TARGETS = np.array([0, 0, 2, 0])
 def label_test(*, fitted: bool) -> LabelTest:
     examples = [Example(str(n), (Message("user", ("?",)), Message("assistant", ("yes",))), "s", "g") for n in range(4)]
     asked = Asked(examples, [0, 1, 2, 3], TARGETS)
-    test = LabelTest(NAMES, asked, asked if fitted else None, "" if fitted else "No rows.", 0, {"tuned": LOGS})
+    test = LabelTest(NAMES, asked, asked if fitted else None, "" if fitted else "No rows.", 0, "yes", {"tuned": LOGS})
     test.fitted = LOGS if fitted else None
     return test
 
@@ -130,6 +130,8 @@ def test_a_summary_by_hand(fitted: bool) -> None:
     assert found["before"]["loss"]["value"] == pytest.approx(
         -np.log([0.6 / 0.8, 0.4 / 0.95, 0.7 / 0.9, 0.5 / 0.9]).mean()
     )
+    assert found["majority"]["label"] == "yes" and found["majority"]["value"] == 0.75
+    assert found["over_majority"]["value"] == 0.0  # three of four right, as always saying yes is
     assert (found["after"] is None) == (not fitted)
     assert ("temperature" in label_line(found)) == fitted
     if fitted:

@@ -24,13 +24,18 @@ PROMPTS = (
 )
 
 
+Loaded = tuple[Any, Any, Encoder]
+
+
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Encoder]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """The same model twice: as transformers has it, and one that is measured, whose layers are exchanged."""
     from transformers import LlamaForCausalLM
 
     folder = save_byte_model(tmp_path_factory.mktemp("bytes"))
     encoder = Encoder(load_tokenizer(TokenizerKind.from_weights, folder), TemplateKind.chat)
-    return LlamaForCausalLM.from_pretrained(str(folder)).eval(), encoder
+    plain_one, measured = (LlamaForCausalLM.from_pretrained(str(folder)).eval() for _ in range(2))
+    return plain_one, measured, encoder
 
 
 def plain(model: Any, encoder: Encoder) -> np.ndarray[Any, Any]:
@@ -47,31 +52,31 @@ def plain(model: Any, encoder: Encoder) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("packing", list(Packing))
-def test_it_is_a_plain_forward_pass(loaded: tuple[Any, Encoder], packing: Packing) -> None:
-    model, encoder = loaded
-    wanted, told = plain(model, encoder), [0]
+def test_it_is_a_plain_forward_pass(loaded: Loaded, packing: Packing) -> None:
+    plain_one, measured, encoder = loaded
+    wanted, told = plain(plain_one, encoder), [0]
 
     def count() -> None:
         told[0] += 1
 
-    found = label_logs(LanguageModelLoss(model), encoder, PROMPTS, LABELS, packing, count)
+    found = label_logs(LanguageModelLoss(measured), encoder, PROMPTS, LABELS, packing, count)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert told == [2] and np.exp(found).sum(axis=1).max() < 1  # the labels exclude each other
 
 
-def test_only_the_label_and_its_end_count(loaded: tuple[Any, Encoder]) -> None:
-    _, encoder = loaded
+def test_only_the_label_and_its_end_count(loaded: Loaded) -> None:
+    *_, encoder = loaded
     row = label_row(encoder, PROMPTS[1], "o-goshi")
     assert row.supervised == len("o-goshi") + 1  # a byte a token; not the answer of the turn before
     assert not row.trained[: len(encoder.prompt(PROMPTS[1]))].any()
 
 
-def test_no_label_is_the_beginning_of_another(loaded: tuple[Any, Encoder]) -> None:
+def test_no_label_is_the_beginning_of_another(loaded: Loaded) -> None:
     """Of one token and of all its continuations: the end token tells them apart, so the sum stays below 1."""
-    model, encoder = loaded
+    plain_one, measured, encoder = loaded
     letters = [chr(code) for code in range(97, 123)]
-    found = np.exp(label_logs(LanguageModelLoss(model), encoder, PROMPTS[:1], ["a", *(f"a{x}" for x in letters)]))
-    first = np.exp(plain_first(model, encoder, "a"))
+    found = np.exp(label_logs(LanguageModelLoss(measured), encoder, PROMPTS[:1], ["a", *(f"a{x}" for x in letters)]))
+    first = np.exp(plain_first(plain_one, encoder, "a"))
     assert found.sum() <= first + 1e-9
 
 

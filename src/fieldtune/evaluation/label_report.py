@@ -7,7 +7,7 @@ from typing import Any
 
 from fieldtune.charts import Series, line_chart
 from fieldtune.errors import UserError
-from fieldtune.pages import figure
+from fieldtune.pages import figure, signed
 
 MAP_LABELS = 24  # of the confusion map; with more, those that are confused most
 
@@ -46,6 +46,8 @@ def _facts(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     found = [
         ("Right", _estimate(raw["accuracy"], "share")),
+        (f"Always the most common label, {raw['majority']['label']}", _estimate(raw["majority"], "share")),
+        ("Above that", _difference(raw["over_majority"])),
         ("Mean F1 of the labels", figure(raw["macro_f1"], "share")),
         ("Mean confidence", figure(before["confidence"], "share")
          + (f"; calibrated {figure(after['confidence'], 'share')}" if after else "")),
@@ -65,6 +67,11 @@ def _estimate(interval: Mapping[str, float] | None, unit: str) -> str:
         return figure(None, unit)
     low, high = figure(interval["low"], unit).replace("%", ""), figure(interval["high"], unit)
     return f"{figure(interval['value'], unit)} ({low} to {high})"
+
+
+def _difference(interval: Mapping[str, float]) -> str:
+    low, high = (signed(interval[end], "share").replace(" pp", "") for end in ("low", "high"))
+    return f"{signed(interval['value'], 'share')} ({low} to {high})"
 
 
 def _reliability(raw: Mapping[str, Any]) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fieldtune.config import Packing
+from fieldtune.config import Config, Packing
 from fieldtune.data.encode import Encoder
-from fieldtune.data.load import Rows
+from fieldtune.data.load import Rows, load_split
+from fieldtune.datasets import Dataset
 from fieldtune.evaluation.calibration import (
     BINS,
     HOTTEST,
@@ -25,16 +27,17 @@ from fieldtune.evaluation.calibration import (
     reliability,
 )
 from fieldtune.evaluation.classes import class_table, confusion, macro_f1, most_confused
-from fieldtune.evaluation.metrics import Resampling, mean_interval
+from fieldtune.evaluation.metrics import Resampling, difference_interval, mean_interval
 from fieldtune.models.label_scores import label_logs, label_row
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.progress import Progress
-from fieldtune.records import Example
-from fieldtune.tasks.base import Labels, Metric, Score
+from fieldtune.records import SPLITS, Example, read_examples
+from fieldtune.tasks.base import Labels, Metric, Score, Task
 
 log = logging.getLogger("fieldtune")
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence from which an answer is taken
+CALIBRATION_ROWS = 2_000  # of the validation split, for one temperature
 LABEL_METRICS = (
     Metric("label", "Most probable label", "share", "higher", "The label of the highest probability is the right one."),
     Metric("brier", "Brier score", "ratio", "lower", "Squared distance of the labels' probabilities from the truth."),
@@ -55,6 +58,7 @@ class LabelTest:
     """The label questions of an evaluation, and how probable each system finds each label [rows, labels].
 
     validation: the rows that the tuned model's temperature is fitted on; None where there are none, and `why` says so.
+    usual: the label of most training rows.
     """
 
     names: Sequence[str]
@@ -62,6 +66,7 @@ class LabelTest:
     validation: Asked | None
     why: str
     left_out: int
+    usual: str
     logs: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     fitted: NDArray[np.float64] | None = None
 
@@ -117,7 +122,9 @@ class LabelTest:
         matrix = confusion(targets, chosen, len(self.names))
         table = class_table(targets, chosen, self.names, how)
         accuracy, mass = mean_interval(right.astype(float).tolist(), how), np.exp(logs).sum(axis=1)
-        assert accuracy is not None
+        majority = [float(self.names[target] == self.usual) for target in targets]
+        always, above = mean_interval(majority, how), difference_interval(majority, right.astype(float).tolist(), how)
+        assert accuracy is not None and always is not None and above is not None
         # Answers are held back by the confidence that can be had: the calibrated one where there is a temperature.
         sureness = probabilities(logs, temperature or 1.0).max(axis=1)
         return {
@@ -125,6 +132,8 @@ class LabelTest:
             "rows": len(targets),
             "left_out": self.left_out,
             "accuracy": accuracy.to_json(),
+            "majority": {"label": self.usual, **always.to_json()},
+            "over_majority": above.to_json(),
             "macro_f1": macro_f1(table),
             "mass": float(mass.mean()),
             "temperature": temperature,
@@ -165,25 +174,31 @@ def _at_the_end(temperature: float | None) -> str:
     return f"The temperature is at the end of its range, {temperature:g}: the validation rows do not bound it."
 
 
-def label_test(
-    labels: Labels | None, rows: Rows, validation: Rows | None, why: str, encoder: Encoder, context_length: int
-) -> LabelTest | None:
+def label_test(task: Task, config: Config, dataset: Dataset, rows: Rows, encoder: Encoder) -> LabelTest | None:
     """The label questions among the rows; None if there are none. Rows that a label would make too long are left out.
 
-    validation: rows to fit the temperature on; None, or none of them a label question: it is left out, and `why` says
-    so.
+    The temperature is fitted on the first validation rows; `LabelTest.why` says why it is not.
     """
+    labels = task.labels(config.data, (row for split in SPLITS for row in read_examples(dataset.split(split))))
     if labels is None:
         return None
-    evaluated, left_out = _asked(labels, rows, encoder, context_length)
+    length = config.model.context_length
+    evaluated, left_out = _asked(labels, rows, encoder, length)
     if not evaluated.numbers:
         return None
-    fitting = None if validation is None else _asked(labels, validation, encoder, context_length)[0]
-    if fitting is not None and not fitting.numbers:
-        fitting, why = None, "No validation row asks for a label, so no temperature was fitted."
     if left_out:
         log.warning("%d rows are left out of the label figures: a label would exceed model.context_length", left_out)
-    return LabelTest(labels.names, evaluated, fitting, "" if fitting else why, left_out)
+    told = Counter(name for row in read_examples(dataset.split("train")) if (name := labels.of(row)) is not None)
+    usual = told.most_common(1)[0][0] if told else ""
+    validation, why = None, "No validation row asks for a label, so no temperature was fitted."
+    if config.evaluation.split == "val":
+        why = "The validation rows are those evaluated, so no temperature was fitted on them."
+    elif dataset.rows["val"]:
+        some = load_split(dataset, "val", encoder, length, rows=CALIBRATION_ROWS)
+        validation = _asked(labels, some, encoder, length)[0]
+    if validation is None or not validation.numbers:
+        return LabelTest(labels.names, evaluated, None, why, left_out, usual)
+    return LabelTest(labels.names, evaluated, validation, "", left_out, usual)
 
 
 def _asked(labels: Labels, rows: Rows, encoder: Encoder, context_length: int) -> tuple[Asked, int]:
@@ -193,8 +208,9 @@ def _asked(labels: Labels, rows: Rows, encoder: Encoder, context_length: int) ->
         right = labels.of(example)
         if right is None:
             continue
-        # A label is as long after one prompt as after another.
-        longest = longest or max(known, key=lambda name: len(label_row(encoder, example.prompt, name).ids))
+        if not longest:  # a label is as long after one prompt as after another
+            lengths = {name: len(label_row(encoder, example.prompt, name).ids) for name in known}
+            longest = max(lengths, key=lengths.__getitem__)
         if len(label_row(encoder, example.prompt, longest).ids) > context_length:
             left_out += 1
             continue
@@ -208,6 +224,7 @@ def label_line(found: Mapping[str, Any]) -> str:
     after = found["after"]
     corrected = f", {after['ece']['value']:.3f} at temperature {found['temperature']:.3g}" if after else ""
     return (
-        f"{found['rows']} rows of {len(found['names'])} labels: {found['accuracy']['value']:.1%} right, "
+        f"{found['rows']} rows of {len(found['names'])} labels: {found['accuracy']['value']:.1%} right (always "
+        f"{found['majority']['label']}: {found['majority']['value']:.1%}), "
         f"calibration error {found['before']['ece']['value']:.3f}{corrected}"
     )

@@ -24,7 +24,7 @@ from fieldtune.evaluation.predict import Predictions, answers, measure, question
 from fieldtune.evaluation.report import write_report
 from fieldtune.models.generate import Sampling
 from fieldtune.models.run_model import RunModel
-from fieldtune.records import SPLITS, read_examples, read_jsonl, write_jsonl
+from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json
 from fieldtune.tasks.base import Score, Task
 from fieldtune.tracking import Tracker
@@ -34,7 +34,6 @@ log = logging.getLogger("fieldtune")
 PREDICTIONS, METRICS, REPORT = "predictions.jsonl", "metrics.json", "report.html"
 SHOWN = 3  # answers printed at the end
 TRAINING_ROWS_COMPARED = 20_000  # of the training split, for the overlap with training texts
-CALIBRATION_ROWS = 2_000  # of the validation split, for one temperature
 
 
 def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
@@ -57,7 +56,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     compared = islice(read_examples(dataset.split("train")), TRAINING_ROWS_COMPARED)
     known = run_hashes(example.answer for example in compared)
     rule = task.baseline(read_examples(dataset.split("train")))
-    test = _label_test(task, config, dataset, rows, models)
+    test = label_test(task, config, dataset, rows, models.encoder)
     first, *others = _measured(config, models, rows, schemas, test)
     for one in (first, *others):
         scored = score_rows(task, rows.examples, one.predictions, known)
@@ -124,22 +123,6 @@ def _schemas(task: Task, rows: Rows, config: Config) -> list[Mapping[str, Any] |
             f"(data.task={config.data.task}); give evaluation.decoding=free"
         )
     return found
-
-
-def _label_test(
-    task: Task, config: Config, dataset: Dataset, rows: Rows, models: RunModel
-) -> LabelTest | None:
-    """The rows that ask for a label, and the validation rows by which the model's sureness is corrected."""
-    labels = task.labels(config.data, (row for split in SPLITS for row in read_examples(dataset.split(split))))
-    if labels is None:
-        return None
-    validation, length = None, config.model.context_length
-    why = "There is no validation row, so no temperature was fitted."
-    if config.evaluation.split == "val":
-        why = "The validation rows are those evaluated, so no temperature was fitted on them."
-    elif dataset.rows["val"]:
-        validation = load_split(dataset, "val", models.encoder, length, rows=CALIBRATION_ROWS)
-    return label_test(labels, rows, validation, why, models.encoder, length)
 
 
 def _measured(

@@ -14,6 +14,7 @@ Counts = Mapping[str, Mapping[str, int]]
 
 MOST_ROWS = 30  # values of one fact that the page shows
 MOST_LINES = 12  # values of one fact that a terminal shows
+MOST_FACT = 80  # characters of a fact of a row that the page shows
 MOST_TEXT_LINES = 12  # lines of one turn that a terminal shows
 NARROWEST = 40  # columns; a narrower terminal wraps
 
@@ -50,7 +51,8 @@ def terminal_preview(examples: Sequence[Example], counts: Counts, width: int = 1
         facts = ", ".join(f"{key}: {value}" for key, value in example.meta.items())
         lines.append(_fit(f"--- {example.id}  {facts}", width))
         for message in example.messages:
-            lines += [message.role + ":", *_wrapped(message.text, width)]
+            shown = "\n\n".join(_shown(part) for part in message.parts if part)
+            lines += [message.role + ":", *_wrapped(shown, width)]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -67,11 +69,15 @@ def _table(name: str, values: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    turns = [{"role": turn.role, "parts": [_part(part) for part in turn.parts if part]} for turn in example.messages]
-    return {"id": example.id, "meta": list(example.meta.items()), "turns": turns}
+    turns = [
+        {"role": message.role, "parts": [_shown(part) for part in message.parts if part]}
+        for message in example.messages
+    ]
+    facts = [(key, _fit(str(value), MOST_FACT)) for key, value in example.meta.items()]
+    return {"id": example.id, "meta": facts, "turns": turns}
 
 
-def _part(part: str | Media) -> str:
+def _shown(part: str | Media) -> str:
     return part if isinstance(part, str) else f"[{part.kind}: {part.path}]"
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +133,10 @@ def _read(
 def _judged_text(example: Example) -> str:
     """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row.
 
-    Nor does a question that is asked of every picture: rows with media are alike where the media are the same.
+    Rows with media are alike where the media are: the same question on two films is two rows, whatever the answers.
     """
     if example.media:
-        # A hash of the path where nobody has read the file: two names that look alike say nothing.
-        return " ".join(media.sha256 or sha256(media.path.encode()).hexdigest() for media in example.media)
+        return "\n".join(media.sha256 or media.path for media in example.media)
     return "\n".join(message.text for message in example.messages if message.role != "system")
 
 

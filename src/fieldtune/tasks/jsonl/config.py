@@ -15,4 +15,4 @@ class Data(DataConfig):
 
     task: str = "jsonl"
     path: str = MISSING  # .jsonl, .json or .csv
-    labels: list[str] = field(default_factory=list)  # the answers there are, if each is one of a few; empty: free text
+    classes: list[str] = field(default_factory=list)  # the answers there are, if each is one of a few; empty: free text

@@ -1,6 +1,6 @@
 """The task of `data=jsonl`: rows as they stand, scored by how near an answer comes to the reference.
 
-With `data.labels` it is a classification: every answer is one of the labels.
+With `data.classes` it is a classification: every answer is one of the labels.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class JsonlTask:
         """The rows of the file in its order; corrupt lines, and answers that are no label, as `Rejected`."""
         path = Path(data.path)
         for item in read_rows(path, path.stem):
-            if isinstance(item, Example) and data.labels and item.answer not in data.labels:
-                near = difflib.get_close_matches(item.answer, data.labels, n=1, cutoff=0)[0]
-                reason = f"row {item.id}: the answer is not one of data.labels; the nearest is {near!r}"
+            if isinstance(item, Example) and data.classes and item.answer not in data.classes:
+                near = difflib.get_close_matches(item.answer, data.classes, n=1, cutoff=0)[0]
+                reason = f"row {item.id}: the answer is not one of data.classes; the nearest is {near!r}"
                 yield Rejected(str(path), 0, reason, item.answer[:500])
             else:
                 yield item
@@ -57,10 +57,10 @@ class JsonlTask:
         """No answer is right often enough to be worth comparing with."""
 
     def labels(self, data: Data, examples: Iterable[Example]) -> Labels | None:
-        """Those of `data.labels`; a mixture's rows may have other answers."""
-        if not data.labels:
+        """Those of `data.classes`; a mixture's rows may have other answers."""
+        if not data.classes:
             return None
-        return Labels(data.labels, lambda example: example.answer if example.answer in data.labels else None)
+        return Labels(data.classes, lambda example: example.answer if example.answer in data.classes else None)
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """See `request_messages`."""
