@@ -23,7 +23,7 @@ REFERENCE = "The cat sat on the mat."
     [
         ("the CAT sat, on the mat", 1.0),
         ("The cat is on the mat.", 5 / 6),  # "the cat on the mat" of six and six
-        ("mat the on sat cat the", 1 / 3),  # two of six in order
+        ("mat the on sat cat the", 1 / 2),  # "the on the"
         ("The cat sat", 2 / 3),  # all of three, half of six
         ("dogs run", 0.0),
         ("", 0.0),
@@ -54,7 +54,7 @@ def test_meteor(reference: str, answer: str, expected: float) -> None:
 
 @needs_words
 def test_meteor_of_a_long_text_is_that_of_the_same_words() -> None:
-    text = " ".join(f"keep the hips low and the back long number {number % 7}" for number in range(40))
+    text = " ".join(f"keep the hips low and the back long number {number % 7}" for number in range(15))
     assert likeness.meteor(text, text) == pytest.approx(1, abs=1e-6)
 
 
