@@ -159,7 +159,7 @@ def test_broken_labels_are_said_in_one_line(tmp_path: Path) -> None:
     metrics = golf_metrics(golf_rows())
     metrics["labels"] = label_test(fitted=True).summary(Resampling(100, 0))
     del metrics["labels"]["classes"][0]["f1"]
-    with pytest.raises(UserError, match="'labels' is not what evaluate.py writes") as caught:
+    with pytest.raises(UserError, match=r"'labels' is not what evaluate\.py writes") as caught:
         write_report(write_folder(tmp_path, metrics, golf_rows()))
     assert "\n" not in str(caught.value)
 

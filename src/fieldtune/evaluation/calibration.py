@@ -113,9 +113,7 @@ def reliability(
         inside = numbers == number
         accuracy = share_of(right, inside, how)
         assert accuracy is not None
-        found.append(
-            {"n": accuracy.n, "confidence": float(confidence[inside].mean()), "accuracy": accuracy.to_json()}
-        )
+        found.append({"n": accuracy.n, "confidence": float(confidence[inside].mean()), "accuracy": accuracy.to_json()})
     return found
 
 

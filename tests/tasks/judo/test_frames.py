@@ -74,7 +74,7 @@ def test_what_is_put_aside_says_why(tmp_path: Path) -> None:
         "not JSON",
         "described before",
         "neither a PNG nor a JPEG",
-        "'seoi-naqe' is not a technique that is known; the nearest is 'seoi-nage'",
+        "'seoi-naqe' is no technique that is known; the nearest is 'seoi-nage'",
     ):
         assert sum(wanted in reason for reason in reasons) == 1, wanted
 

@@ -14,7 +14,9 @@ from fieldtune.tasks.judo.vocabulary import key
 METRICS = (
     Metric("technique", "Technique", "share", "higher", "The answer is the technique's name, and nothing else."),
     Metric("error_found", "Error detected", "share", "higher", "Whether something is wrong is said right."),
-    Metric("error_types", "Kinds of error (F1)", "share", "higher", "F1 of the kinds of error named; 1 if none is due."),
+    Metric(
+        "error_types", "Kinds of error (F1)", "share", "higher", "F1 of the kinds of error; 1 if none is due or said."
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""The task of `data=judo`: techniques in labeled frames, their errors where they are described, negatives as a class."""
+"""The task of `data=judo`: techniques in labeled frames, their errors where these are described."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class JudoTask:
         return Labels(names, _technique) if len(names) > 1 else None
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
-        """The prompt of {image} or {image, technique}, the second for what is wrong; or of a request in general form."""
+        """The prompt of {image} or {image, technique}, that for what is wrong; or of a request in general form."""
         image, technique = request.get("image"), request.get("technique")
         if image is None:
             return request_messages(request)
