@@ -49,11 +49,10 @@ def fit_temperature(logs: Floats, targets: Ints) -> float:
     once at most: it is bisected. Where it does not cross (all rows right: ever colder; no better than chance: ever
     hotter) the end of the range is returned, 1 / HOTTEST or HOTTEST.
     """
-    rows = np.arange(len(targets))
+    ahead = logs - logs[np.arange(len(targets)), targets][:, None]  # differences: nothing is lost where they are large
 
     def slope(inverse: float) -> float:
-        expected = (probabilities(logs, 1 / inverse) * logs).sum(axis=1)
-        return float((expected - logs[rows, targets]).mean())
+        return float((probabilities(logs, 1 / inverse) * ahead).sum(axis=1).mean())
 
     low, high = -np.log(HOTTEST), np.log(HOTTEST)  # of log b
     for _ in range(HALVINGS):

@@ -49,5 +49,5 @@ def _encoder() -> tuple[Any, Any]:
 
     spec = find_spec(MODULE)
     assert spec is not None and spec.origin is not None  # asked for only where it is installed
-    folder = next(path.parent for path in sorted(Path(spec.origin).parent.rglob("config.json")))
-    return AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()
+    folder = str(Path(spec.origin).parent / "model")
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True).eval()

@@ -92,9 +92,7 @@ def _frame(
     technique = next((found for text in candidates if (found := known.find(text))), None)
     if technique is None:
         near = known.nearest(candidates[0])
-        reason = (
-            f"{candidates[0]!r} is no technique that is known; the nearest is {near!r} (or give data.techniques)"
-        )
+        reason = f"{candidates[0]!r} is no technique that is known; the nearest is {near!r} (or give data.techniques)"
         return Rejected(str(source), line, reason, json.dumps(said) if said else name)
     return Frame(path, name, technique, (str(source), line), said)
 
