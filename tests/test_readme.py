@@ -58,7 +58,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     for name in ("feedback.jsonl", "fine_grained_labels.json", "workers.json", "MobileGPT.json"):
         (tmp_path / name).touch()
-    for folder in ("my_golf", "logs", "QEVD"):
+    for folder in ("my_golf", "logs", "QEVD", "frames"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path

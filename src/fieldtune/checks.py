@@ -142,7 +142,10 @@ def _data(data: DataConfig) -> Iterator[str]:
     shares = getattr(data, "shares", None)
     if shares is not None and (len(shares) != 3 or sum(Fraction(str(share)) for share in shares) != 1):
         yield f"data.shares={shares} must be three shares (coaching, plan changes, weekly plans) that add up to 1"
-    for key in ("path", "knowledge", "feedback", "logs", "conversations", "labels", "videos", "workers"):
+    classes = getattr(data, "classes", [])
+    if len(classes) == 1 or len({*classes}) < len(classes) or any(not name or name != name.strip() for name in classes):
+        yield f"data.classes={classes} must be two or more texts, each once, without spaces around, as in [yes,no]"
+    for key in ("path", "knowledge", "feedback", "logs", "conversations", "frames", "labels", "videos", "workers"):
         path = getattr(data, key, None)
         if path is not None and not Path(path).exists():
             yield f"data.{key}={path} does not exist; give the path of a file that is there"

@@ -27,6 +27,7 @@ from fieldtune.runs import Run
 from tests.commands import offline_records
 from tests.models.byte_model import save_byte_model
 from tests.stages import compose, lines_of, question_rows, run_command, run_here, told
+from tests.tasks.judo.pictures import write_folder
 
 Words = tuple[str, ...]
 
@@ -36,6 +37,8 @@ GOLF: Words = ("data=golf", "data.count=40", "tracking=off")
 COACHED: Words = ("data=fitness", "data.count=40", "tracking=off")
 FILMED: Words = ("data=qved", "data.labels={labels}", "data.videos={videos}", "tracking=off")
 RENDERED: Words = ("data=qved_films", "data.count=24", "data.films={films}", "tracking=off")
+LABELED: Words = ("data=jsonl", "data.path={labeled}", "tracking=off")
+JUDO: Words = ("data=judo", "data.frames={frames}", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
 GONE = "data.mixture=[{{name: club, path: gone.jsonl}}]"
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
@@ -448,6 +451,9 @@ CASES: dict[str, Case] = {
     "data.shares": Case(rows, COACHED, "data.shares=[0.6,0.2,0.2]"),
     "data.hard": Case(rows, COACHED, "data.hard=0.9"),
     "data.logs": Case(rows, COACHED, "data.logs={log}"),
+    "data.classes": Case(rows, LABELED, "data.classes=[yes,no]", ("data.classes=[yes,no,unsure]",)),
+    "data.frames": Case(rows, JUDO, "data.frames={more_frames}"),
+    "data.techniques": Case(rows, JUDO, "data.techniques=[hiza-tori]"),
     "data.conversations": Case(rows, COACHED, "data.conversations={mine}"),
     "data.labels": Case(rows, FILMED, "data.labels={labels2}"),
     "data.videos": Case(rows, FILMED, "data.videos={videos2}"),
@@ -540,6 +546,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     places |= {"knowledge": str(other_knowledge(folder)), "feedback": str(users_feedback(folder))}
     places["log"] = str(training_log(folder))
     places |= label_files(folder)
+    answers = [{**row["messages"][1], "content": ("yes", "no", "unsure")[n % 3]} for n, row in enumerate(questions)]
+    labeled = [{"messages": [row["messages"][0], said]} for row, said in zip(questions, answers, strict=True)]
+    write_jsonl(folder / "labeled.jsonl", labeled)
+    places["labeled"] = str(folder / "labeled.jsonl")
+    places["frames"] = str(write_folder(folder / "frames", ("seoi-nage", "o-goshi", "hiza-tori")))
+    places["more_frames"] = str(write_folder(folder / "more_frames", ("seoi-nage", "uchi-mata"), first=100))
     near = [row for row in questions[:20] for row in (row, without_last_word(row))]
     write_jsonl(folder / "near.jsonl", near)
     places["near"] = str(folder / "near.jsonl")

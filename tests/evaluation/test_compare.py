@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fieldtune.evaluation.compare import breakdowns, compare, score_rows
-from fieldtune.evaluation.metrics import run_hashes
+from fieldtune.evaluation.metrics import Resampling, run_hashes
 from fieldtune.evaluation.predict import Predictions
 from fieldtune.models.generate import Answer
 from fieldtune.records import Example, Message
@@ -37,7 +37,7 @@ def test_scores_of_each_row() -> None:
 
 
 def test_each_metric_has_both_systems_and_their_difference() -> None:
-    rows = {row["name"]: row for row in compare(TASK, PREDICTIONS, SCORED, 500, 0)}
+    rows = {row["name"]: row for row in compare(TASK, PREDICTIONS, SCORED, Resampling(500, 0))}
     assert list(rows) == ["loss", "perplexity", "exact", "word_f1", "ended", "repetition", "overlap"]
     loss = rows["loss"]
     assert loss["base"]["value"] == pytest.approx(16 / 12) and loss["tuned"]["value"] == pytest.approx(6 / 12)
@@ -53,7 +53,7 @@ def test_each_metric_has_both_systems_and_their_difference() -> None:
 
 def test_without_a_base_there_is_no_difference() -> None:
     scored = {"tuned": SCORED["tuned"]}
-    for row in compare(TASK, {"tuned": TUNED}, scored, 200, 0):
+    for row in compare(TASK, {"tuned": TUNED}, scored, Resampling(200, 0)):
         assert row["base"] is None and row["difference"] is None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from fieldtune.evaluation.metrics import (
     Interval,
+    Resampling,
     difference_interval,
     mean_interval,
     overlap,
@@ -57,22 +58,22 @@ def test_run_hashes_are_distinct_and_the_same_everywhere() -> None:
 
 
 def test_mean_of_the_rows_that_have_a_value() -> None:
-    found = mean_interval([1.0, None, 3.0, 2.0], 500, 0)
+    found = mean_interval([1.0, None, 3.0, 2.0], Resampling(500, 0))
     assert found is not None and found.value == 2.0 and found.n == 3
     assert 1.0 <= found.low < 2.0 < found.high <= 3.0
-    assert mean_interval([None, None], 500, 0) is None and mean_interval([], 500, 0) is None
-    assert mean_interval([1.0, None, 3.0, 2.0], 500, 0) == found  # seeded
+    assert mean_interval([None, None], Resampling(500, 0)) is None and mean_interval([], Resampling(500, 0)) is None
+    assert mean_interval([1.0, None, 3.0, 2.0], Resampling(500, 0)) == found  # seeded
 
 
 def test_a_constant_that_is_no_share_has_no_spread() -> None:
-    assert mean_interval([2.5] * 4, 100, 0) == Interval(2.5, 2.5, 2.5, 4)
+    assert mean_interval([2.5] * 4, Resampling(100, 0)) == Interval(2.5, 2.5, 2.5, 4)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 20, 200])
 def test_constant_shares_have_wilsons_interval(rows: int) -> None:
     """With p = 1 Wilson's bounds are n / (n + z^2) and 1; with p = 0 they are 0 and z^2 / (n + z^2)."""
     square = 1.959964**2
-    ones, zeros = mean_interval([1.0] * rows, 100, 0), mean_interval([0.0] * rows, 100, 0)
+    ones, zeros = mean_interval([1.0] * rows, Resampling(100, 0)), mean_interval([0.0] * rows, Resampling(100, 0))
     assert ones is not None and zeros is not None
     assert (ones.low, ones.value, ones.high) == pytest.approx((rows / (rows + square), 1.0, 1.0))
     assert (zeros.low, zeros.value, zeros.high) == pytest.approx((0.0, 0.0, square / (rows + square)))
@@ -80,25 +81,25 @@ def test_constant_shares_have_wilsons_interval(rows: int) -> None:
 
 def test_the_bootstrap_is_that_of_the_rows() -> None:
     """Of (0, 1) a resample has the mean 0, 1/2 or 1 with probability 1/4, 1/2, 1/4: the quantiles are 0 and 1."""
-    assert mean_interval([0.0, 1.0], 2000, 0) == Interval(0.5, 0.0, 1.0, 2)
+    assert mean_interval([0.0, 1.0], Resampling(2000, 0)) == Interval(0.5, 0.0, 1.0, 2)
 
 
 def test_a_ratio_weighs_rows_by_tokens() -> None:
-    found = ratio_interval([(10.0, 5), (2.0, 4), (6.0, 3)], 1000, 0)
+    found = ratio_interval([(10.0, 5), (2.0, 4), (6.0, 3)], Resampling(1000, 0))
     assert found.value == pytest.approx(18 / 12) and found.n == 3
     assert 0.5 <= found.low <= 1.5 <= found.high <= 2.0
-    assert ratio_interval([(10.0, 5), (4.0, 2)], 100, 0) == Interval(2.0, 2.0, 2.0, 2)
+    assert ratio_interval([(10.0, 5), (4.0, 2)], Resampling(100, 0)) == Interval(2.0, 2.0, 2.0, 2)
 
 
 def test_differences_are_paired() -> None:
     base, tuned = [1.0, 5.0, 9.0, None, 4.0], [2.0, 6.0, 10.0, 7.0, None]
-    assert difference_interval(base, tuned, 300, 0) == Interval(1.0, 1.0, 1.0, 3)
-    assert difference_interval([None], [1.0], 300, 0) is None
+    assert difference_interval(base, tuned, Resampling(300, 0)) == Interval(1.0, 1.0, 1.0, 3)
+    assert difference_interval([None], [1.0], Resampling(300, 0)) is None
     pairs, better = [(10.0, 5), (3.0, 4), (8.0, 2)], [(5.0, 5), (-1.0, 4), (6.0, 2)]  # one nat a token less
-    gap = ratio_difference(pairs, better, 300, 0)
+    gap = ratio_difference(pairs, better, Resampling(300, 0))
     assert (gap.value, gap.low, gap.high) == pytest.approx((-1.0, -1.0, -1.0)) and gap.n == 3
     with pytest.raises(ValueError, match="zip"):
-        difference_interval([1.0], [1.0, 2.0], 300, 0)
+        difference_interval([1.0], [1.0, 2.0], Resampling(300, 0))
 
 
 def test_perplexity_is_exp_of_the_loss() -> None:
@@ -116,15 +117,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
         tokens = random.integers(20, 60, 60)
         losses = tokens * random.normal(2.0, 0.5, 60)
         if kind == "mean":
-            found, truth = mean_interval(list(random.exponential(1.0, 60)), 300, 1), 1.0
+            found, truth = mean_interval(list(random.exponential(1.0, 60)), Resampling(300, 1)), 1.0
         elif kind == "ratio":
             found, truth = (
-                ratio_interval([(float(x), int(n)) for x, n in zip(losses, tokens, strict=True)], 300, 1),
+                ratio_interval([(float(x), int(n)) for x, n in zip(losses, tokens, strict=True)], Resampling(300, 1)),
                 2.0,
             )
         else:
             base = random.normal(0.5, 1.0, 60)
-            found = difference_interval(list(base), list(base + random.normal(0.3, 0.2, 60)), 300, 1)
+            found = difference_interval(list(base), list(base + random.normal(0.3, 0.2, 60)), Resampling(300, 1))
             truth = 0.3
         assert found is not None
         held += found.low <= truth <= found.high
@@ -135,21 +136,21 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     """Ten athletes with the same row four times over: no more is known than of ten rows."""
     values = [float(number % 3) for number in range(10)]
     copies, names = values * 4, [f"athlete {number}" for number in range(10)] * 4
-    once = mean_interval(values, 4000, 1)
+    once = mean_interval(values, Resampling(4000, 1))
     assert once is not None
-    together, apart = mean_interval(copies, 4000, 1, names), mean_interval(copies, 4000, 1)
+    together, apart = mean_interval(copies, Resampling(4000, 1, names)), mean_interval(copies, Resampling(4000, 1))
     assert together is not None and apart is not None
     assert (together.low, together.high) == pytest.approx((once.low, once.high)) and together.n == 40
     assert apart.high - apart.low < 0.6 * (together.high - together.low)
-    paired = difference_interval([0.0] * 40, copies, 4000, 1, names)
+    paired = difference_interval([0.0] * 40, copies, Resampling(4000, 1, names))
     assert paired is not None and (paired.low, paired.high) == pytest.approx((once.low, once.high))
-    sure, alone = mean_interval([1.0] * 40, 500, 1, names), mean_interval([1.0] * 10, 500, 1)
+    sure, alone = mean_interval([1.0] * 40, Resampling(500, 1, names)), mean_interval([1.0] * 10, Resampling(500, 1))
     assert sure is not None and alone is not None and sure.low == pytest.approx(alone.low)
     pairs = [(value, 1) for value in copies]
-    assert ratio_interval(pairs, 4000, 1, names).high == pytest.approx(once.high)
-    assert ratio_difference([(0.0, 1)] * 40, pairs, 4000, 1, names).low == pytest.approx(once.low)
+    assert ratio_interval(pairs, Resampling(4000, 1, names)).high == pytest.approx(once.high)
+    assert ratio_difference([(0.0, 1)] * 40, pairs, Resampling(4000, 1, names)).low == pytest.approx(once.low)
 
 
 def test_groups_of_one_row_change_nothing() -> None:
     values = [0.0, 1.0, None, 1.0, 0.0, 1.0]
-    assert mean_interval(values, 300, 1, list("abcdef")) == mean_interval(values, 300, 1)
+    assert mean_interval(values, Resampling(300, 1, list("abcdef"))) == mean_interval(values, Resampling(300, 1))

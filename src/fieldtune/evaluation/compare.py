@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldtune.evaluation.labels import LABEL_METRICS
 from fieldtune.evaluation.metrics import (
-    Groups,
     Interval,
+    Resampling,
     difference_interval,
     mean_interval,
     overlap,
@@ -72,47 +73,44 @@ def compare(
     task: Task,
     predictions: Mapping[str, Predictions],
     scored: Mapping[str, Sequence[Score]],
-    resamples: int,
-    seed: int,
-    groups: Groups = None,
+    how: Resampling,
     baseline: Sequence[Mapping[str, float | None]] = (),
 ) -> list[dict[str, Any]]:
     """Each metric with base, tuned and their difference as intervals (see `report`).
 
-    groups: whom each row is of (see `mean_interval`). baseline: a rule's values for each row; tuned is compared with it
-    too.
+    baseline: a rule's values for each row; tuned is compared with it too.
     """
     losses = {name: predicted.losses for name, predicted in predictions.items()}
-    nats = {name: ratio_interval(pairs, resamples, seed, groups) for name, pairs in losses.items()}
-    gap = ratio_difference(losses["base"], losses["tuned"], resamples, seed, groups) if "base" in losses else None
+    nats = {name: ratio_interval(pairs, how) for name, pairs in losses.items()}
+    gap = ratio_difference(losses["base"], losses["tuned"], how) if "base" in losses else None
     return [
         _row(LOSS, nats, gap),
         _row(PERPLEXITY, {name: perplexity(interval) for name, interval in nats.items()}, None),
-        *compare_answers(task, scored, resamples, seed, groups, baseline),
+        *compare_answers(task, scored, how, baseline),
     ]
 
 
 def compare_answers(
     task: Task,
     scored: Mapping[str, Sequence[Score]],
-    resamples: int,
-    seed: int,
-    groups: Groups = None,
+    how: Resampling,
     baseline: Sequence[Mapping[str, float | None]] = (),
 ) -> list[dict[str, Any]]:
     """The metrics of `compare` that are of answers."""
     rows = []
-    for metric in (*task.metrics, *TEXT_METRICS):
+    for metric in (*task.metrics, *TEXT_METRICS, *LABEL_METRICS):
         values = {name: [score.values.get(metric.name) for score in scores] for name, scores in scored.items()}
-        means = {name: mean_interval(column, resamples, seed, groups) for name, column in values.items()}
+        if metric in LABEL_METRICS and all(value is None for column in values.values() for value in column):
+            continue  # no row asks for a label
+        means = {name: mean_interval(column, how) for name, column in values.items()}
         paired = None
         if "base" in values:
-            paired = difference_interval(values["base"], values["tuned"], resamples, seed, groups)
+            paired = difference_interval(values["base"], values["tuned"], how)
         row = _row(metric, means, paired)
         usual = [rule.get(metric.name) for rule in baseline]
         if any(value is not None for value in usual):
-            row["baseline"] = _json(mean_interval(usual, resamples, seed, groups))
-            row["over_baseline"] = _json(difference_interval(usual, values["tuned"], resamples, seed, groups))
+            row["baseline"] = _json(mean_interval(usual, how))
+            row["over_baseline"] = _json(difference_interval(usual, values["tuned"], how))
         rows.append(row)
     return rows
 

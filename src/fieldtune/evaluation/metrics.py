@@ -15,7 +15,17 @@ RUN = 8  # words in a row that count as copied
 CONFIDENCE = 0.95
 Z = 1.959964  # of the normal distribution, at 95 %
 
-Groups = Sequence[str] | None
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals are drawn: so many resamples, from a seed.
+
+    groups: whom each row is of; rows of one depend on each other, so they are drawn together. None: each is its own.
+    """
+
+    resamples: int
+    seed: int
+    groups: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,64 +74,52 @@ def _runs(text: str, n: int) -> list[int]:
     return [int.from_bytes(blake2b(run.encode(), digest_size=8).digest(), "little") for run in joined]
 
 
-def mean_interval(values: Sequence[float | None], resamples: int, seed: int, groups: Groups = None) -> Interval | None:
+def mean_interval(values: Sequence[float | None], how: Resampling) -> Interval | None:
     """Mean over the rows that have a value, with its percentile bootstrap interval (Efron 1979).
 
-    groups: whom each row is of. Rows of one depend on each other, so they are drawn together (the cluster bootstrap;
-    Davison and Hinkley 1997, 3.8). A share that is 0 or 1 in every row has no spread to resample; then the interval is
-    Wilson's (1927), of as many trials as there are groups.
+    Groups are drawn whole (the cluster bootstrap; Davison and Hinkley 1997, 3.8). A share that is 0 or 1 in every row
+    has no spread to resample; then the interval is Wilson's (1927), of as many trials as there are groups.
     """
     present = [number for number, value in enumerate(values) if value is not None]
     if not present:
         return None
     found = np.array([values[number] for number in present], dtype=np.float64)
-    places = _places(groups, present)
+    numbers = places(how, present)
     mean = float(found.mean())
     if mean in (0.0, 1.0) and np.all(found == mean):
-        return Interval(mean, *_wilson(mean, int(places.max()) + 1), len(found))
-    means = _resampled_ratios(found, np.ones(len(found)), places, resamples, seed)
-    return Interval(mean, *_percentiles(means), len(found))
+        return Interval(mean, *_wilson(mean, int(numbers.max()) + 1), len(found))
+    means = _resampled_ratios(found, np.ones(len(found)), numbers, how)
+    return Interval(mean, *percentiles(means), len(found))
 
 
-def ratio_interval(pairs: Sequence[tuple[float, int]], resamples: int, seed: int, groups: Groups = None) -> Interval:
-    """Sum of losses over sum of tokens, rows resampled: nats per token. groups: see `mean_interval`."""
+def ratio_interval(pairs: Sequence[tuple[float, int]], how: Resampling) -> Interval:
+    """Sum of losses over sum of tokens, rows resampled: nats per token."""
     losses, counts = _columns(pairs)
-    ratios = _resampled_ratios(losses, counts, _places(groups, range(len(pairs))), resamples, seed)
-    return Interval(float(losses.sum() / counts.sum()), *_percentiles(ratios), len(pairs))
+    ratios = _resampled_ratios(losses, counts, places(how, range(len(pairs))), how)
+    return Interval(float(losses.sum() / counts.sum()), *percentiles(ratios), len(pairs))
 
 
 def ratio_difference(
-    base: Sequence[tuple[float, int]],
-    tuned: Sequence[tuple[float, int]],
-    resamples: int,
-    seed: int,
-    groups: Groups = None,
+    base: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], how: Resampling
 ) -> Interval:
     """Tuned minus base of `ratio_interval`, the same rows, with the same tokens, resampled for both."""
     (before, counts), (after, _) = _columns(base), _columns(tuned)
-    difference = _resampled_ratios(after - before, counts, _places(groups, range(len(base))), resamples, seed)
-    return Interval(float((after - before).sum() / counts.sum()), *_percentiles(difference), len(base))
+    difference = _resampled_ratios(after - before, counts, places(how, range(len(base))), how)
+    return Interval(float((after - before).sum() / counts.sum()), *percentiles(difference), len(base))
 
 
 def difference_interval(
-    base: Sequence[float | None],
-    tuned: Sequence[float | None],
-    resamples: int,
-    seed: int,
-    groups: Groups = None,
+    base: Sequence[float | None], tuned: Sequence[float | None], how: Resampling
 ) -> Interval | None:
-    """Mean of tuned minus base over the rows that have both, with its paired bootstrap interval.
-
-    groups: see `mean_interval`.
-    """
+    """Mean of tuned minus base over the rows that have both, with its paired bootstrap interval."""
     pairs = [None if b is None or t is None else (b, t) for b, t in zip(base, tuned, strict=True)]
     present = [number for number, pair in enumerate(pairs) if pair is not None]
     if not present:
         return None
     differences = np.array([pair[1] - pair[0] for pair in pairs if pair is not None], dtype=np.float64)
     weights = np.ones(len(differences))
-    means = _resampled_ratios(differences, weights, _places(groups, present), resamples, seed)
-    return Interval(float(differences.mean()), *_percentiles(means), len(differences))
+    means = _resampled_ratios(differences, weights, places(how, present), how)
+    return Interval(float(differences.mean()), *percentiles(means), len(differences))
 
 
 def perplexity(interval: Interval) -> Interval:
@@ -135,25 +133,26 @@ def _columns(pairs: Sequence[tuple[float, int]]) -> tuple[NDArray[np.float64], N
     return table[:, 0], table[:, 1]
 
 
-def _places(groups: Groups, rows: Sequence[int]) -> NDArray[np.int64]:
+def places(how: Resampling, rows: Sequence[int]) -> NDArray[np.int64]:
     """The number of the group of each row, from 0 in the order in which they come; without groups a row is its own."""
-    if groups is None:
+    if how.groups is None:
         return np.arange(len(rows))
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(groups[row], len(numbers)) for row in rows])
+    return np.array([numbers.setdefault(how.groups[row], len(numbers)) for row in rows])
 
 
 def _resampled_ratios(
-    values: NDArray[np.float64], weights: NDArray[np.float64], places: NDArray[np.int64], resamples: int, seed: int
+    values: NDArray[np.float64], weights: NDArray[np.float64], places: NDArray[np.int64], how: Resampling
 ) -> NDArray[np.float64]:
     """Sum of the values over sum of the weights, in resamples of whole groups [resamples]."""
     sums, totals = np.bincount(places, values), np.bincount(places, weights)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))
+    drawn = np.random.default_rng(how.seed).integers(0, len(sums), size=(how.resamples, len(sums)))
     ratios: NDArray[np.float64] = sums[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
     return ratios
 
 
-def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The bounds between which 95 % of some resampled values lie."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.charts import Interval, Series, finite, interval_bar, line_chart, nice_ticks
+from fieldtune.evaluation.label_report import label_section
 from fieldtune.evaluation.report_input import Breakdown, MetricResult, Prediction, Results, number, read_results
 from fieldtune.pages import count_text, duration, figure, render, write_page
 
@@ -34,6 +35,7 @@ def write_report(folder: Path) -> Path:
         metrics=_metric_rows(results.metrics, "metric"),
         constrained=_metric_rows([metric for metric in results.constrained if metric.tuned], "constrained"),
         beside_rule=_metric_rows(_against_baseline(results), "rule"),
+        labels=label_section(results.labels, str(folder / "metrics.json")),
         packing=packing_lines(results.packing),
         chart=_loss_charts(results),
         breakdowns=[_heat_table(item, results) for item in results.breakdowns if item.groups],

@@ -93,6 +93,7 @@ class Results:
     baseline: str  # what its rule says
     packing: Mapping[str, Any]  # of the training, see `training.packing_facts`
     breakdowns: Sequence[Breakdown]
+    labels: Mapping[str, Any]  # of rows that ask for a label, see `LabelTest.summary`; read by `label_report`
     curves: Curves
     config: str
     times: Mapping[str, float | None]
@@ -128,6 +129,7 @@ def read_results(folder: Path) -> Results:
             _breakdown(item, f"{where}: breakdowns[{i}]")
             for i, item in enumerate(_get(raw, "breakdowns", list, where, []))
         ],
+        labels=_get(raw, "labels", dict, where, {}),
         curves=_curves(_get(raw, "curves", dict, where, {}), where),
         config=_get(raw, "config", str, where, ""),
         times=_numbers(_get(raw, "times", dict, where, {})),

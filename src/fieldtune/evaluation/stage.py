@@ -17,7 +17,9 @@ from fieldtune.data.load import Rows, load_split
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.evaluation.compare import breakdowns, compare, compare_answers, score_rows
-from fieldtune.evaluation.metrics import run_hashes
+from fieldtune.evaluation.labels import LabelTest, label_line, label_test
+from fieldtune.evaluation.likeness import missing, with_likeness
+from fieldtune.evaluation.metrics import Resampling, run_hashes
 from fieldtune.evaluation.predict import Predictions, answers, measure, questions
 from fieldtune.evaluation.report import write_report
 from fieldtune.models.generate import Sampling
@@ -54,13 +56,18 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     compared = islice(read_examples(dataset.split("train")), TRAINING_ROWS_COMPARED)
     known = run_hashes(example.answer for example in compared)
     rule = task.baseline(read_examples(dataset.split("train")))
-    first, *others = _measured(config, models, rows, schemas)
+    test = label_test(task, config, dataset, rows, models.encoder)
+    first, *others = _measured(config, models, rows, schemas, test)
     for one in (first, *others):
-        one.scored = score_rows(task, rows.examples, one.predictions, known)
+        scored = score_rows(task, rows.examples, one.predictions, known)
+        for name, scores in scored.items():
+            one.scored[name] = with_likeness(task, rows.examples, one.predictions[name], scores)
+    if test is not None:
+        first.scored = {name: test.with_labels(name, scores) for name, scores in first.scored.items()}
     manifest = run.manifest()
     groups = [example.group for example in rows.examples]
     usual = [rule.score(example) for example in rows.examples] if rule else []
-    drawn = (config.evaluation.bootstrap, config.seed, groups, usual)
+    how = Resampling(config.evaluation.bootstrap, config.seed, groups)
     summary = {
         "title": config.name,
         "run": str(run.folder),
@@ -69,9 +76,10 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "data": {**_data_facts(config, dataset, rows), "groups": len(set(groups))},
         "systems": list(first.predictions),
         "decoding": first.decoding.name,
-        "metrics": compare(task, first.predictions, first.scored, *drawn),
-        "constrained": [row for one in others for row in compare_answers(task, one.scored, *drawn)],
+        "metrics": compare(task, first.predictions, first.scored, how, usual),
+        "constrained": [row for one in others for row in compare_answers(task, one.scored, how, usual)],
         "breakdowns": breakdowns(task, rows.examples, first.scored),
+        "labels": test.summary(how) if test else None,
         "baseline": {"title": rule.title, "about": rule.about} if rule else None,
         "packing": manifest.get("packing"),
         "curves": _curves(run),
@@ -80,9 +88,9 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
             "train_seconds": manifest["seconds"],
             "evaluate_seconds": round(time.monotonic() - started, 1),
         },
-        "notes": _notes(config, dataset, rows, groups),
+        "notes": _notes(config, dataset, rows, groups) + missing(task),
     }
-    write_jsonl(run_dir / PREDICTIONS, _lines(rows, first, others))
+    write_jsonl(run_dir / PREDICTIONS, _lines(rows, first, others, test.lines() if test else {}))
     write_json(run_dir / METRICS, summary)
     report = write_report(run_dir)
     _tell(rows, first.predictions, summary, report)
@@ -118,7 +126,11 @@ def _schemas(task: Task, rows: Rows, config: Config) -> list[Mapping[str, Any] |
 
 
 def _measured(
-    config: Config, models: RunModel, rows: Rows, schemas: Sequence[Mapping[str, Any] | None]
+    config: Config,
+    models: RunModel,
+    rows: Rows,
+    schemas: Sequence[Mapping[str, Any] | None],
+    test: LabelTest | None,
 ) -> list[Measured]:
     """Free and constrained, or one of them, in this order. One model is in memory at a time."""
     settings = config.evaluation
@@ -128,6 +140,8 @@ def _measured(
     for name in ("base", "tuned") if settings.base else ("tuned",):
         with models.system(name) as model:
             losses = measure(name, model, models.encoder, rows, settings.batch_size, config.trainer.packing)
+            if test is not None:
+                test.measure(name, model, models.encoder, config.trainer.packing)
             for one in found:
                 held = one.decoding is Decoding.constrained
                 asked = questions(schemas, settings.base_rows if name == "base" else None, constrained=held, apart=both)
@@ -175,7 +189,9 @@ def _curves(run: Run) -> dict[str, list[list[float]]]:
     return {name: [[line["step"], line[name]] for line in lines if name in line] for name in names}
 
 
-def _lines(rows: Rows, first: Measured, others: Sequence[Measured]) -> list[dict[str, Any]]:
+def _lines(
+    rows: Rows, first: Measured, others: Sequence[Measured], labels: Mapping[int, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """A line a row. What was decoded in another way than the first stands as tuned_constrained."""
     named = [(name, first.predictions[name], first.scored[name]) for name in first.predictions]
     named += [
@@ -192,13 +208,19 @@ def _lines(rows: Rows, first: Measured, others: Sequence[Measured]) -> list[dict
             "answers": {name: text for name, said, _ in named if (text := said.text(number)) is not None},
             "scores": {name: dict(scores[number].values) for name, _, scores in named},
             "checks": {name: list(scores[number].checks) for name, _, scores in named},
+            **({"label": labels[number]} if number in labels else {}),
         }
         for number, example in enumerate(rows.examples)
     ]
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
-    return {
+    found = {
+        f"tuned/ece{ending}": summary["labels"][when]["ece"]["value"]
+        for when, ending in (("before", ""), ("after", "_calibrated"))
+        if summary["labels"] and summary["labels"][when]
+    }
+    return found | {
         f"{system}{ending}/{metric['name']}": metric[system]["value"]
         for table, ending in (("metrics", ""), ("constrained", "_constrained"))
         for metric in summary[table]
@@ -228,6 +250,8 @@ def _tell(rows: Rows, predictions: Mapping[str, Predictions], summary: Mapping[s
     for metric in summary["metrics"]:
         if metric.get("baseline"):
             log.info("%-34s %26s %26s", metric["title"], *_cells(metric, "baseline", "over_baseline"))
+    if summary["labels"]:
+        log.info("%s", label_line(summary["labels"]))
     log.info("report: %s", report)
 
 

@@ -21,6 +21,19 @@ class Metric:
     about: str  # one sentence: what it measures
 
 
+# How like its reference an answer is. A task that names one of them in its metrics gets it from the evaluation.
+ROUGE_L = Metric(
+    "rouge_l", "ROUGE-L", "share", "higher", "F1 of the longest sequence of words that stands in both texts in order."
+)
+METEOR = Metric(
+    "meteor", "METEOR", "share", "higher", "Words and word stems that are matched, less where their order differs."
+)
+SIMILARITY = Metric(
+    "similarity", "Similarity", "ratio", "higher", "Cosine of the sentence embeddings (all-MiniLM-L6-v2) of both texts."
+)
+LIKENESS = (ROUGE_L, METEOR, SIMILARITY)
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """values: a number per metric name, None where it does not apply. checks: what is wrong, in words."""
@@ -39,6 +52,18 @@ class Baseline:
     title: str
     about: str
     score: Callable[[Example], Mapping[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Questions whose answer is one of a few.
+
+    names: the labels, each as an answer says it, no two alike. of: the right one for an example; None for a question of
+    another kind.
+    """
+
+    names: Sequence[str]
+    of: Callable[[Example], str | None]
 
 
 class Task(Protocol):
@@ -69,6 +94,13 @@ class Task(Protocol):
 
     def baseline(self, training: Iterable[Example]) -> Baseline | None:
         """What the training rows suggest without looking at a prompt; None where nothing does."""
+        ...
+
+    def labels(self, data: Any, examples: Iterable[Example]) -> Labels | None:
+        """The labels among which some rows' answers are; None where answers are free.
+
+        data: the data section. examples: the rows of all splits, read only as far as they are asked for.
+        """
         ...
 
     def prompt(self, request: Mapping[str, Any], data: Any) -> tuple[Message, ...]:

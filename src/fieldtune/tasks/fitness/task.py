@@ -77,6 +77,9 @@ class FitnessTask:
         """See `majority`."""
         return majority(training)
 
+    def labels(self, data: Data, examples: Iterable[Example]) -> None:
+        """Answers are free."""
+
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """The prompt of {context, feedback | goals (and constraints) | question}, or of a request in general form."""
         if "context" not in request:

@@ -50,6 +50,9 @@ class GolfTask:
     def baseline(self, training: Iterable[Example]) -> None:
         """No answer is right often enough to be worth comparing with."""
 
+    def labels(self, data: Data, examples: Iterable[Example]) -> None:
+        """Answers are free."""
+
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """The prompt of a swing {area, score, target, scores, swing_type}, or of a request in general form."""
         if any(key in request for key in ("messages", "instruction", "prompt")):

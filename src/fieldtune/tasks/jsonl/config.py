@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -15,3 +15,4 @@ class Data(DataConfig):
 
     task: str = "jsonl"
     path: str = MISSING  # .jsonl, .json or .csv
+    classes: list[str] = field(default_factory=list)  # the answers there are, if each is one of a few; empty: free text

@@ -1,7 +1,11 @@
-"""The task of `data=jsonl`: rows as they stand, scored by how near an answer comes to the reference."""
+"""The task of `data=jsonl`: rows as they stand, scored by how near an answer comes to the reference.
+
+With `data.classes` it is a classification: every answer is one of the labels.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +14,7 @@ from typing import Any
 
 from fieldtune.records import Example, Message, Rejected
 from fieldtune.sources.tabular import read_rows
-from fieldtune.tasks.base import Metric, Score, request_messages
+from fieldtune.tasks.base import Labels, Metric, Score, request_messages
 from fieldtune.tasks.jsonl.config import Data
 
 
@@ -25,9 +29,15 @@ class JsonlTask:
     )
 
     def examples(self, data: Data, seed: int) -> Iterator[Example | Rejected]:
-        """The rows of the file in its order; corrupt lines as `Rejected`."""
+        """The rows of the file in its order; corrupt lines, and answers that are no label, as `Rejected`."""
         path = Path(data.path)
-        yield from read_rows(path, path.stem)
+        for item in read_rows(path, path.stem):
+            if isinstance(item, Example) and data.classes and item.answer not in data.classes:
+                near = difflib.get_close_matches(item.answer, data.classes, n=1, cutoff=0)[0]
+                reason = f"row {item.id}: the answer is not one of data.classes; the nearest is {near!r}"
+                yield Rejected(str(path), 0, reason, item.answer[:500])
+            else:
+                yield item
 
     def export(self, folder: Path, splits: Mapping[str, Path]) -> Sequence[Path]:
         """Nothing beside our own files: the user has theirs."""
@@ -45,6 +55,12 @@ class JsonlTask:
 
     def baseline(self, training: Iterable[Example]) -> None:
         """No answer is right often enough to be worth comparing with."""
+
+    def labels(self, data: Data, examples: Iterable[Example]) -> Labels | None:
+        """Those of `data.classes`; a mixture's rows may have other answers."""
+        if not data.classes:
+            return None
+        return Labels(data.classes, lambda example: example.answer if example.answer in data.classes else None)
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """See `request_messages`."""

@@ -11,7 +11,7 @@ from fieldtune.progress import Progress
 from fieldtune.records import Example, Media, Message, RecordError, Rejected, file_sha256, read_examples
 from fieldtune.sources.json_text import write_list
 from fieldtune.sources.mobilegpt import row_of
-from fieldtune.tasks.base import Baseline, Metric, Score, request_messages
+from fieldtune.tasks.base import LIKENESS, Baseline, Metric, Score, request_messages
 from fieldtune.tasks.qved.config import Data
 from fieldtune.tasks.qved.labels import SOURCE, prompt_of, read_labels
 from fieldtune.tasks.qved.scoring import METRICS, majority, score_answer
@@ -24,7 +24,7 @@ class QvedTask:
 
     name = SOURCE
     breakdowns: Sequence[str] = ("exercise", "fault")
-    metrics: Sequence[Metric] = METRICS
+    metrics: Sequence[Metric] = (*METRICS, *LIKENESS)
 
     def examples(self, data: Data, seed: int) -> Iterator[Example | Rejected]:
         """The entries of `data.labels`, or `data.count` films that are rendered before; see `read_labels`."""
@@ -49,6 +49,9 @@ class QvedTask:
     def baseline(self, training: Iterable[Example]) -> Baseline | None:
         """See `majority`."""
         return majority(training)
+
+    def labels(self, data: Data, examples: Iterable[Example]) -> None:
+        """Answers are free."""
 
     def prompt(self, request: Mapping[str, Any], data: Data) -> tuple[Message, ...]:
         """The prompt of {video: FILE} (and `exercise`, if data.user_prompt has it), or of a request in general form."""

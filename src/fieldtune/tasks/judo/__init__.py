@@ -1,0 +1,1 @@
+"""Judo techniques in labeled frames, and what is wrong with them."""
