@@ -82,6 +82,7 @@ def read_checkpoint(
 
     with no_init_weights():
         model = MobileVideoGPT(read_shape(folder)).to(dtype)
+    model.language_model.tie_weights()  # a part of what was left out
     wanted = released_state(model)
     tower = {name for name in wanted if name.startswith(IMAGE_TOWER)}
     poured = _Pouring(folder, wanted)

@@ -127,13 +127,15 @@ def _scan(drive: Tensor, step: Tensor, rates: Tensor, entry: Tensor, reading: Te
     output = torch.empty_like(step, memory_format=torch.contiguous_format)
     starts = _starts(step, rates)
     starts[0] = 0
+    rates_last = rates.t().contiguous()
     decay, states = _workspaces(starts, 2)
     with torch.autocast(step.device.type, enabled=False):
         for number, window in enumerate(_windows(step)):
             length = window.stop - window.start
             here, a = states[:length], decay[:length]
-            _fill(a, here, _part(step, window), _part(drive, window), _part(entry, window), rates, starts[number])
-            output[:, window] = torch.matmul(_part(reading, window)[:, :, None], here)[:, :, 0].transpose(0, 1)
+            s, x, b, c = (_part(part, window) for part in (step, drive, entry, reading))
+            _fill(a, here, s, x, b, rates_last, starts[number])
+            output[:, window] = torch.matmul(c[:, :, None], here)[:, :, 0].transpose(0, 1)
             if number + 1 < len(starts):
                 starts[number + 1] = here[-1]
     return output, starts
@@ -163,7 +165,7 @@ def _scan_backward(
             a, here, g = decay[:length], states[:length], adjoint[:length]
             s, x, b, c = (_part(part, window) for part in (step, drive, entry, reading))
             dy = _part(gradient, window)
-            _fill(a, here, s, x, b, rates, starts[number])
+            _fill(a, here, s, x, b, rates_last, starts[number])
             of_reading[:, window] = torch.matmul(here, dy[..., None])[..., 0].transpose(0, 1)
             torch.mul(c[..., None], dy[:, :, None], out=g)
             arriving = back
@@ -203,10 +205,10 @@ def _workspaces(starts: Tensor, number: int) -> Tensor:
 
 
 def _fill(
-    decay: Tensor, states: Tensor, step: Tensor, drive: Tensor, entry: Tensor, rates: Tensor, before: Tensor
+    decay: Tensor, states: Tensor, step: Tensor, drive: Tensor, entry: Tensor, rates_last: Tensor, before: Tensor
 ) -> None:
     """Decays and states of a chunk, [tokens, batch, states, channels], into `decay` and `states`."""
-    torch.mul(step[:, :, None], rates.t().contiguous(), out=decay)
+    torch.mul(step[:, :, None], rates_last, out=decay)
     decay.exp_()
     torch.mul(entry[..., None], drive[:, :, None], out=states)
     for a, state in zip(decay.unbind(0), states.unbind(0), strict=True):
@@ -227,6 +229,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1], *inputs)
 
 
