@@ -46,18 +46,14 @@ def test_a_case_by_hand() -> None:
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_both_forms_agree_with_their_gradients(length: int, dtype: torch.dtype, close: float) -> None:
     given = inputs(length, dtype=dtype)
-    for ours, theirs in zip(
-        gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True
-    ):
+    for ours, theirs in zip(gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True):
         assert (ours - theirs).abs().max() <= close * max(1.0, theirs.abs().max().item())
 
 
 def test_at_the_length_of_a_video_clip() -> None:
     """1,569 tokens, fp32, 1e-5."""
     given = inputs(1569, batch=1, channels=32, states=16, dtype=torch.float32)
-    for ours, theirs in zip(
-        gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True
-    ):
+    for ours, theirs in zip(gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True):
         assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, theirs.abs().max().item())
 
 
@@ -65,7 +61,8 @@ def test_what_may_be_left_out() -> None:
     given = inputs(20)
     for absent in ("D", "z", "delta_bias"):
         some = {name: part for name, part in given.items() if name != absent}
-        for ours, theirs in zip(gradients(selective_scan, some), gradients(selective_scan_reference, some), strict=True):
+        pairs = zip(gradients(selective_scan, some), gradients(selective_scan_reference, some), strict=True)
+        for ours, theirs in pairs:
             torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
 
 
@@ -76,9 +73,7 @@ def test_strong_and_weak_decays(scale: float) -> None:
     with torch.no_grad():
         given["A"].mul_(scale)
         given["delta"].add_(20.0)
-    for ours, theirs in zip(
-        gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True
-    ):
+    for ours, theirs in zip(gradients(selective_scan, given), gradients(selective_scan_reference, given), strict=True):
         assert ours.isfinite().all()
         assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, theirs.abs().max().item())
 

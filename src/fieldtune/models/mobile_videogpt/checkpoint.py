@@ -44,12 +44,12 @@ PREFIXES = {
 OURS = "fieldtune"  # the field of config.json that holds towers of other sizes than the released ones
 
 # What config.json says of the language model. rope_scaling is left out: the released code sets it to null.
+NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LANGUAGE_FIELDS = (
-    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
-    "max_position_embeddings initializer_range rms_norm_eps tie_word_embeddings use_sliding_window sliding_window "
-    "max_window_layers attention_dropout bos_token_id eos_token_id pad_token_id rope_theta"
-).split()
-NEEDED = LANGUAGE_FIELDS[:5]
+    *NEEDED, "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
+    "tie_word_embeddings", "use_sliding_window", "sliding_window", "max_window_layers", "attention_dropout",
+    "bos_token_id", "eos_token_id", "pad_token_id", "rope_theta",
+)  # fmt: skip
 
 BACKWARD = re.compile(r"\.mixer\.(A_b_log|D_b|\w+_b\.(weight|bias))$")
 # Of a whole CLIP, what is not its image tower; and a table of numbers 0, 1, 2 ... that older files hold.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class MobileVideoGPT(nn.Module):
         """The language model's, where transformers' functions look for it."""
         return self.language_model.config
 
-    def train(self, mode: bool = True) -> MobileVideoGPT:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for tower in self.towers:
             tower.eval()

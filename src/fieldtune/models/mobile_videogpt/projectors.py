@@ -37,6 +37,6 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[pictures, tokens, width], the number of tokens a square -> [pictures, grid ** 2, hidden]."""
-        features = self.mlp["mlp"](features.to(self.mlp["mlp"][0].weight.dtype))
+        features = self.mlp["mlp"](features.to(next(self.parameters()).dtype))
         picture = functional.adaptive_avg_pool2d(_picture(features), self.grid)
         return _tokens(self.peg["peg"](picture) + picture)

@@ -7,9 +7,9 @@ For each channel d, state n and token t, with a step size s and h[-1] = 0:
 
 `selective_scan_reference` says just that. `selective_scan` gives the same numbers faster: it goes through the sequence
 chunk by chunk, computes what does not depend on earlier tokens for a whole chunk at once and leaves one fused operation
-a token to the recurrence. Chunks are short enough to stay in the processor's cache. Only the states at the beginnings of
-chunks are kept; the backward pass makes the others again. No decay is ever accumulated or divided by, so that strong
-decays cannot overflow.
+a token to the recurrence. Chunks are short enough to stay in the processor's cache. Only the states before each chunk
+are kept; the backward pass makes the others again. No decay is ever accumulated or divided by, so that strong decays
+cannot overflow.
 """
 
 from __future__ import annotations
@@ -233,7 +233,9 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
     ctx.save_for_backward(output[1], *inputs)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, ...]:
+def _differentiate(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 5
     gradients: tuple[Tensor, ...] = _scan_backward(gradient, *ctx.saved_tensors)
     return gradients
 

@@ -59,7 +59,7 @@ class Shape:
         }
         wrong = [text for text, right in rules.items() if not right]
         if wrong:
-            raise UserError(f"this shape of Mobile-VideoGPT cannot be: {'; '.join(wrong)}; change one of the two numbers")
+            raise UserError(f"no Mobile-VideoGPT can have this shape: {'; '.join(wrong)}; change one of the two")
 
     @property
     def chunks(self) -> int:

@@ -34,7 +34,8 @@ def causal_conv(x: Tensor, conv: nn.Conv1d) -> Tensor:
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     """In fp32, the result in the type of the weights."""
-    return functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps).to(norm.weight.dtype)
+    width = list(norm.normalized_shape)
+    return functional.rms_norm(x.float(), width, norm.weight.float(), norm.eps).to(norm.weight.dtype)
 
 
 class Mixer(nn.Module):
@@ -159,8 +160,9 @@ class VideoMamba(nn.Module):
         return torch.cat([first.expand(len(clip), -1, -1), patches.flatten(1, 2)], 1)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """clip [batch, frames, 3, height, width] -> features [batch, 1 + frames * patches, width], class token first."""
-        x, residual = self.tokens(clip), None
+        """clip [batch, frames, 3, height, width] -> [batch, 1 + frames * patches, width], the class token first."""
+        x: Tensor = self.tokens(clip)
+        residual: Tensor | None = None
         for layer in self.layers:
             x, residual = layer(x, residual)
         return rms_norm(self.norm, x.float() if residual is None else residual + x)
