@@ -184,8 +184,9 @@ class _Pouring:
                 if name.endswith(POSITION_IDS) or (clip and name.startswith(OTHER_PARTS)):
                     continue
                 self._take(IMAGE_TOWER + name.removeprefix("vision_model.") if clip else name, tensor)
-        known = self.head is not None and EMBEDDINGS not in self.missing
-        if known and not torch.equal(self.head, self.wanted[EMBEDDINGS]):
+        if self.head is None or EMBEDDINGS in self.missing:
+            return
+        if not torch.equal(self.head, self.wanted[EMBEDDINGS]):
             raise UserError(
                 f"the weights in {folder} have a {HEAD} of their own, but config.json says that it is the same as "
                 f"{EMBEDDINGS}; set tie_word_embeddings to false there"

@@ -15,7 +15,7 @@ def pool_patches(features: Tensor, grid: int) -> Tensor:
 
 def _picture(tokens: Tensor) -> Tensor:
     side = isqrt(tokens.shape[1])
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
 def _tokens(picture: Tensor) -> Tensor:
