@@ -26,6 +26,7 @@ from fieldtune.resources import resource
 from fieldtune.runs import Run
 from tests.commands import offline_records
 from tests.models.byte_model import save_byte_model
+from tests.sources.films import write_film
 from tests.stages import compose, lines_of, question_rows, run_command, run_here, told
 from tests.tasks.judo.pictures import write_folder
 
@@ -604,10 +605,10 @@ def label_files(folder: Path) -> dict[str, str]:
     places = {name: str(folder / name) for name in ("videos", "videos2", "films", "films2")}
     places |= {name: str(folder / f"{name}.json") for name in ("labels", "labels2", "workers")}
     films = [f"{number:08d}.mp4" for number in range(12)]
-    for name in ("videos", "videos2"):
+    for more, name in enumerate(("videos", "videos2")):
         (folder / name).mkdir()
-        for film in films:
-            (folder / name / film).write_text(name + film)
+        for number, film in enumerate(films):
+            write_film(folder / name / film, (more, number), height=16, width=32)
     for name, fault in (("labels", "fast"), ("labels2", "shallow")):
         entries = [
             {"video_path": film, "labels": [f"{('squat', 'lunge')[film < films[6]]} - {fault}"]} for film in films

@@ -154,17 +154,17 @@ def _is_cut_off(container: Any, stream: Any, count: int, seconds: float) -> bool
     return seconds < SHORT * length
 
 
-def sample_16(film: Film) -> list[int]:
-    """Numbers of at most 16 frames, as Mobile-VideoGPT samples: one a second, thinned to 16 at even distance.
+def sample_16(film: Film, count: int = 16) -> list[int]:
+    """Numbers of at most 16 (or `count`) frames, as Mobile-VideoGPT samples: one a second, thinned at even distance.
 
     A film with fewer than 16 of these gives 16 frames at the largest stride that fits, or all where it has no 16.
     """
     a_second = range(0, film.frames, max(1, round(film.fps)))
-    if len(a_second) >= 16:
-        return [a_second[int(place)] for place in np.linspace(0, len(a_second) - 1, 16, dtype=int)]
-    count = min(16, film.frames)
-    stride = max(1, (film.frames - 1) // max(1, count - 1))
-    return list(range(0, stride * count, stride))
+    if len(a_second) >= count:
+        return [a_second[int(place)] for place in np.linspace(0, len(a_second) - 1, count, dtype=int)]
+    wanted = min(count, film.frames)
+    stride = max(1, (film.frames - 1) // max(1, wanted - 1))
+    return list(range(0, stride * wanted, stride))
 
 
 def uniform(count: int) -> Sampler:

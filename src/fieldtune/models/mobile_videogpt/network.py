@@ -1,0 +1,127 @@
+"""Mobile-VideoGPT (arXiv 2503.21782): two frozen towers look at a film, two projectors speak to a Qwen2.5."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, Qwen2Config, Qwen2ForCausalLM
+
+from fieldtune.models.mobile_videogpt.frame_choice import choose_frames
+from fieldtune.models.mobile_videogpt.projectors import Projector, pool_patches
+from fieldtune.models.mobile_videogpt.shapes import Shape
+from fieldtune.models.mobile_videogpt.video_mamba import VideoMamba
+
+
+class Look(NamedTuple):
+    """What the towers see in a film. It does not change while they are frozen, so a cache may keep it."""
+
+    images: Tensor  # [frames, patches, width of CLIP]
+    video: Tensor  # [chunks, kept * video_pooled ** 2, width of VideoMamba]
+    chosen: Tensor  # the film's frames that VideoMamba saw, by number: [chunks, kept], int64
+
+
+class MobileVideoGPT(nn.Module):
+    """The network of a `Shape`, with random weights. `checkpoint.read_checkpoint` makes it with released ones.
+
+    The towers are frozen and stay in evaluation mode. Projectors and language model are trainable.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.image_tower = CLIPVisionModel(image_settings(shape))
+        self.video_tower = VideoMamba(shape)
+        self.image_projector = Projector(shape.image_width, shape.hidden, shape.image_grid)
+        self.video_projector = Projector(shape.video_width, shape.hidden, shape.video_grid)
+        self.language_model = Qwen2ForCausalLM(language_settings(shape))
+        for tower in self.towers:
+            tower.requires_grad_(False)
+        self.train()
+
+    @property
+    def towers(self) -> tuple[nn.Module, nn.Module]:
+        return self.image_tower, self.video_tower
+
+    @property
+    def config(self) -> Any:
+        """The language model's, where transformers' functions look for it."""
+        return self.language_model.config
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for tower in self.towers:
+            tower.eval()
+        return self
+
+    def get_input_embeddings(self) -> Any:
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> Any:
+        return self.language_model.get_output_embeddings()
+
+    def look(self, context: Tensor, frames: Tensor) -> Look:
+        """What the towers see. context and frames [frames, 3, size, size]: the same frames as CLIP and as VideoMamba
+        want their pixels (`preprocess`)."""
+        shape = self.shape
+        wanted = (shape.frames, 3, shape.image_size, shape.image_size)
+        for name, pixels in (("context", context), ("frames", frames)):
+            if pixels.shape != wanted:
+                raise ValueError(f"{name} has the shape {list(pixels.shape)}; this model takes {list(wanted)}")
+        # The last but one layer, without the class token: what the released projectors were trained on.
+        images = self.image_tower(context, output_hidden_states=True).hidden_states[-2][:, 1:]
+        by_chunk = images.unflatten(0, (shape.chunks, shape.chunk))
+        chosen = choose_frames(by_chunk, shape.kept, most_attended=shape.most_attended)
+        chosen = chosen + shape.chunk * torch.arange(shape.chunks, device=chosen.device)[:, None]
+        clip = frames[chosen.flatten().to(frames.device)]
+        features = self.video_tower(clip[None])[0, 1:].unflatten(0, (shape.clip_frames, shape.patches))
+        pooled = pool_patches(features, shape.video_pooled)
+        return Look(images, pooled.reshape(shape.chunks, -1, shape.video_width), chosen)
+
+    def project(self, look: Look) -> Tensor:
+        """[embeddings, hidden]: those of all context images, then those of all chunks."""
+        parts = (self.image_projector(look.images), self.video_projector(look.video))
+        return torch.cat([part.flatten(0, 1) for part in parts])
+
+    def features(self, context: Tensor, frames: Tensor) -> Tensor:
+        """The film as the language model sees it: [embeddings, hidden], 2,402 of them in the released models."""
+        return self.project(self.look(context, frames))
+
+    def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
+        """Input embeddings [batch, length, hidden] of ids [batch, length]. A negative id is a media slot: row by row,
+        from the left, the slots take the next of `features` [slots, hidden]. `ValueError` if the numbers differ."""
+        slots = ids < 0
+        embedded: Tensor = self.get_input_embeddings()(ids.clamp(min=0))
+        given, wanted = 0 if features is None else len(features), int(slots.sum())
+        if given != wanted:
+            raise ValueError(f"{wanted} media slots and {given} visual embeddings; give one for each slot")
+        if features is None:
+            return embedded
+        return embedded.masked_scatter(slots[..., None], features.to(embedded.dtype))
+
+    def forward(self, ids: Tensor, features: Tensor | None = None, **rest: Any) -> Any:
+        """The language model's output. ids and features: as in `embed`. rest: what `Qwen2ForCausalLM` takes."""
+        return self.language_model(inputs_embeds=self.embed(ids, features), **rest)
+
+
+def image_settings(shape: Shape) -> Any:
+    """transformers' `CLIPVisionConfig` of the image tower."""
+    return CLIPVisionConfig(
+        hidden_size=shape.image_width,
+        intermediate_size=shape.image_inner,
+        num_hidden_layers=shape.image_layers,
+        num_attention_heads=shape.image_heads,
+        image_size=shape.image_size,
+        patch_size=shape.patch,
+    )
+
+
+def language_settings(shape: Shape) -> Any:
+    """transformers' `Qwen2Config` of the language model."""
+    return Qwen2Config(**shape.language)
+
+
+def parameter_counts(model: MobileVideoGPT) -> dict[str, int]:
+    """Parameters by part. What two layers share counts once."""
+    return {name: sum(one.numel() for one in part.parameters()) for name, part in model.named_children()}

@@ -1,0 +1,85 @@
+"""From a film's frames to pixels as the two towers want them: sampling, resizing, normalizing. No decoding here."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fieldtune.models.mobile_videogpt.shapes import Shape
+
+Frames = npt.NDArray[np.uint8]  # [frames, height, width, 3], RGB
+Integers = npt.NDArray[np.int64]
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+ONE = 1 << 11  # OpenCV's 1.0 in the fixed-point weights of its bilinear resize
+
+
+def film_pixels(frames: Frames, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Context images and video frames of `MobileVideoGPT.look`: two of [shape.frames, 3, size, size], fp32.
+
+    Of more frames than the model takes, every so many from the first one on; missing ones are zeros after normalizing,
+    as in the released code. `ValueError` if there is no frame.
+    """
+    if not len(frames):
+        raise ValueError("a film without frames cannot be shown to a model")
+    count = min(len(frames), shape.frames)
+    taken = frames[:: len(frames) // count][:count]
+    pixels = (clip_pixels(taken, shape.image_size), video_pixels(taken, shape.image_size))
+    context, video = (torch.cat([part, part.new_zeros(shape.frames - count, *part.shape[1:])]) for part in pixels)
+    return context, video
+
+
+def clip_pixels(frames: Frames, size: int) -> Tensor:
+    """CLIP's: bicubic to `size` at the shorter edge, the middle cut out, CLIP's mean and deviation. [n, 3, size, size].
+
+    Bit for bit what transformers' `CLIPImageProcessorPil` gives.
+    """
+    from PIL import Image
+
+    height, width = frames.shape[1:3]
+    long = int(size * max(height, width) / min(height, width))
+    target = (size, long) if width <= height else (long, size)  # width, height
+    left, top = ((edge - size) // 2 for edge in target)
+    box = (left, top, left + size, top + size)
+    cut = [Image.fromarray(frame).resize(target, Image.Resampling.BICUBIC).crop(box) for frame in frames]
+    scaled = (np.stack([np.asarray(picture) for picture in cut]) * np.float64(1 / 255)).astype(np.float32)
+    normal = (scaled - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2)))
+
+
+def video_pixels(frames: Frames, size: int) -> Tensor:
+    """VideoMamba's: stretched to size x size, ImageNet's mean and deviation. [n, 3, size, size]."""
+    scaled = resize_bilinear(frames, size, size) / 255.0
+    normal = (scaled - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2), dtype=np.float32))
+
+
+def resize_bilinear(frames: Frames, height: int, width: int) -> Frames:
+    """What OpenCV's `resize` does with INTER_LINEAR: two neighbors in each direction, also where it makes smaller.
+
+    Written after OpenCV's fixed-point arithmetic: weights of 11 bits, rows first, the sum of two columns rounded once.
+    """
+    left, right, x_weights = _neighbors(frames.shape[2], width)
+    top, bottom, y_weights = _neighbors(frames.shape[1], height)
+    resized = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, into in zip(frames, resized, strict=True):  # one at a time: the sums take eight times the room
+        wide = frame.astype(np.int64)
+        rows = (wide[:, left] * (ONE - x_weights)[:, None] + wide[:, right] * x_weights[:, None]) >> 4
+        weight = y_weights[:, None, None]
+        into[:] = (((rows[top] * (ONE - weight)) >> 16) + ((rows[bottom] * weight) >> 16) + 2) >> 2
+    return resized
+
+
+@lru_cache(maxsize=64)
+def _neighbors(old: int, new: int) -> tuple[Integers, Integers, Integers]:
+    """Of each new place the two old ones beside it, and the weight of the second in parts of `ONE`."""
+    centers = np.clip(((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32), 0, old - 1)
+    first = np.floor(centers)
+    weights = np.rint((centers - first) * ONE).astype(np.int64)
+    return first.astype(np.int64), np.minimum(first + 1, old - 1).astype(np.int64), weights
