@@ -131,7 +131,12 @@ def _read(
 
 
 def _judged_text(example: Example) -> str:
-    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row."""
+    """What near-duplicates are judged on: a system prompt that all rows share says nothing of a row.
+
+    Rows with pictures are asked the same of each, so they are alike where their pictures are the same.
+    """
+    if example.media:
+        return " ".join(media.sha256 for media in example.media)
     return "\n".join(message.text for message in example.messages if message.role != "system")
 
 

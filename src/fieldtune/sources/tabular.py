@@ -14,11 +14,22 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fieldtune.errors import UserError
-from fieldtune.records import ROLES, Example, Message, RecordError, Rejected, dump_line, parse_messages
+from fieldtune.records import (
+    ROLES,
+    Example,
+    Media,
+    Message,
+    RecordError,
+    Rejected,
+    dump_line,
+    file_sha256,
+    parse_messages,
+)
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
 PAIRS = (("instruction", "output"), ("prompt", "response"), ("question", "answer"))
@@ -72,7 +83,9 @@ class _Rows:
         """One row from its decoded fields. line, text: its place and raw form. where: put before a reason."""
         self.count += 1
         try:
-            example = example_of(raw, self.source, f"{self.source}-{self.count:06d}")
+            example = with_found_media(
+                example_of(raw, self.source, f"{self.source}-{self.count:06d}"), self.path.parent
+            )
             if example.id in self.seen:
                 raise RecordError(f"the id {example.id!r} is used by an earlier row")
         except RecordError as error:
@@ -206,7 +219,7 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
         raise RecordError("both 'system' and a system message are given; keep one")
     if system:
         messages = (Message("system", (system,)), *messages)
-    if any(message.role == "user" and not message.text.strip() for message in messages):
+    if any(message.role == "user" and not message.text.strip() and not message.media for message in messages):
         raise RecordError("a user message is empty: there is nothing to answer")
     meta = raw.get("meta")
     if meta is not None and not isinstance(meta, dict):
@@ -218,6 +231,26 @@ def example_of(raw: Any, source: str, default_id: str) -> Example:
     except UnicodeEncodeError:
         raise RecordError("holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     return example
+
+
+def with_found_media(example: Example, folder: Path) -> Example:
+    """The example with whole paths of its pictures and films, which stand from `folder`, and their hashes.
+
+    `RecordError` if a file is not there.
+    """
+    if not example.media:
+        return example
+
+    def found(part: str | Media) -> str | Media:
+        if isinstance(part, str):
+            return part
+        path = (folder / part.path).resolve()
+        if not path.is_file():
+            raise RecordError(f"there is no file {path}")
+        return replace(part, path=str(path), sha256=file_sha256(path))
+
+    turns = (Message(message.role, tuple(found(part) for part in message.parts)) for message in example.messages)
+    return replace(example, messages=tuple(turns))
 
 
 def _turns(raw: Mapping[str, Any]) -> Any:
