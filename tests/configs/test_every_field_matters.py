@@ -217,7 +217,6 @@ def layers_computed(work: Work, words: Words) -> int:
 
 
 def prompt_ids(work: Work, words: Words) -> list[int]:
-    from fieldtune.data.encode import Encoder
     from fieldtune.models.run_model import start_model
     from fieldtune.records import Message
 

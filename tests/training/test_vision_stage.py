@@ -173,6 +173,19 @@ def test_every_family_is_trained(work: Path, name: str) -> None:
     assert (run.folder / "adapter" / "projector.safetensors").exists()
 
 
+def test_the_language_model_alone_is_packed(work: Path) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    qlora = ("adapter=qlora", "hardware.precision=bf16", "trainer.max_epochs=1")
+    run = run_here(work, "train", *words(work, *qlora))
+    with RunModel(run, load(run.config())).system("tuned") as tuned:
+        inner = tuned.get_base_model()
+        packed = [name for name, module in inner.named_modules() if isinstance(module, Linear4bit)]
+        assert packed and all("language_model" in name for name in packed)
+        projector = load_file(run.folder / "adapter" / "projector.safetensors")
+        assert all(torch.equal(inner.get_parameter(name), value) for name, value in projector.items())
+
+
 def test_full_training_leaves_a_folder_that_loads(work: Path) -> None:
     run = run_here(work, "train", *words(work, "adapter=none", "adapter.vision=full", "trainer.max_epochs=1"))
     models = RunModel(run, load(run.config()))

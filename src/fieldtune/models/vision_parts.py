@@ -55,7 +55,8 @@ def text_body(inner: Any) -> Any:
 
 def within(name: str, prefixes: tuple[str, ...] | str) -> bool:
     """Whether a module or parameter of this name lies in one of the modules."""
-    return any(name == one or name.startswith(one + ".") for one in ([prefixes] if isinstance(prefixes, str) else prefixes))
+    several = (prefixes,) if isinstance(prefixes, str) else prefixes
+    return any(name == one or name.startswith(one + ".") for one in several)
 
 
 def part_named(parts: Parts, name: str) -> str:
@@ -133,11 +134,15 @@ def put(inner: Any, state: dict[str, Tensor]) -> None:
 
 
 def train_parts(inner: Any, projector: VisionPart, vision: VisionPart) -> None:
-    """Train projector and tower whole, in fp32, or leave their own weights as they are."""
+    """Train projector and tower whole, or leave their own weights as they are."""
     for part, wanted in (("projector", projector), ("vision", vision)):
         for name, parameter in parameters_in(inner, part):
-            if "lora_" in name:
-                continue
-            parameter.requires_grad_(wanted is VisionPart.full)
-            if wanted is VisionPart.full:  # small steps would be lost in 16 bits
-                parameter.data = parameter.data.float()
+            if "lora_" not in name:
+                parameter.requires_grad_(wanted is VisionPart.full)
+
+
+def in_fp32(inner: Any) -> None:
+    """Hold projector and tower in fp32 beside a packed language model: small steps would be lost in 16 bits."""
+    for part in WHOLE:
+        for _, parameter in parameters_in(inner, part):
+            parameter.data = parameter.data.float()

@@ -25,7 +25,7 @@ from fieldtune.config import Config, Family, ModelConfig
 from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.quantized import Packed, settle
-from fieldtune.models.vision_parts import PARTS, read_whole_parts
+from fieldtune.models.vision_parts import PARTS, in_fp32, read_whole_parts
 from fieldtune.runs import find_run
 
 log = logging.getLogger("fieldtune")
@@ -171,16 +171,21 @@ def _of_folder(model: ModelConfig, source: Source, packed: Packed | None) -> Any
             "(adapter=qlora packs it itself)"
         )
     parts = PARTS.get(settings.model_type)
-    if (parts is not None) != (model.family is Family.vision_language):
-        what = "sees" if parts is not None else f"does not see, or is of a family ({settings.model_type}) unknown here"
-        family = (Family.vision_language if parts is not None else Family.causal_lm).name
-        raise UserError(f"the model of {model.weights} {what}; give model.family={family}")
+    if parts is not None and model.family is not Family.vision_language:
+        raise UserError(f"the model of {model.weights} sees; give model.family=vision_language")
+    if parts is None and model.family is Family.vision_language:
+        raise UserError(
+            f"the model of {model.weights} is a {settings.model_type}, which is none of those that see here "
+            f"({', '.join(PARTS)}); give model.family=causal_lm for a model of text"
+        )
     wanted = dict(packed.loading(parts)) if packed is not None else {}
     if getattr(settings, "attn_logit_softcapping", None):  # transformers' default attention cannot do it
         wanted["attn_implementation"] = "eager"
     built = _load_strictly(AutoModelForImageTextToText if parts else AutoModelForCausalLM, source.folder, **wanted)
     if packed is not None:
         settle(built)
+        if parts is not None:
+            in_fp32(built)
     return built
 
 
