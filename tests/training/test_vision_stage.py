@@ -16,10 +16,11 @@ from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.run_model import RunModel, start_model
-from fieldtune.records import write_jsonl
+from fieldtune.records import Media, Message, write_jsonl
+from fieldtune.serving.predictor import Predictor
 from fieldtune.tracking import NullTracker
 from tests.models.pictures import write_picture
-from tests.stages import compose, curve, lines_of, run_here, told, work_here
+from tests.stages import compose, curve, lines_of, run_command, run_here, told, work_here
 
 COMMON = ("data=jsonl", "data.split=[0.6,0.2,0.2]", "tracking=off", "hardware.threads=1")
 TRAINED = (
@@ -106,8 +107,6 @@ def test_a_saved_run_answers_as_the_one_in_memory(work: Path, run: runs.Run) -> 
     )
     assert not unexpected and not any("lora_" in name or "projector" in name for name in missing)
     media = json.loads((work / "rows" / "rows.jsonl").read_text().splitlines()[0])["messages"][0]["content"][0]
-    from fieldtune.records import Media, Message
-
     path = work / "rows" / media["path"]
     asked = encoder.prompt((Message("user", (Media("image", str(path)), "How tall is it?")),))
     wanted = generate(start, encoder.tokenizer, [asked], Sampling(8))
@@ -165,6 +164,25 @@ def test_it_is_evaluated(work: Path, run: runs.Run) -> None:
     lines = lines_of(found.folder / "predictions.jsonl")
     assert lines and all(set(line["answers"]) == {"base", "tuned"} for line in lines)
     assert found.manifest()["metrics"]["tuned/loss"] < found.manifest()["metrics"]["base/loss"]
+
+
+def test_a_request_with_a_picture_is_answered(work: Path, run: runs.Run) -> None:
+    asked = [{"type": "image", "path": str(work / "rows/pictures/3.png")}, {"type": "text", "text": "How tall is it?"}]
+    (answer,) = Predictor(run.folder).predict([{"messages": [{"role": "user", "content": asked}]}])
+    assert answer.tokens > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(work: Path, run: runs.Run) -> None:
+    folder = work / "two-processes"
+    places = (f"output_dir={work / 'outputs'}", f"dataset_dir={work / 'datasets'}", f"run_dir={folder}")
+    shared = ("hardware=ddp_cpu", "hardware.devices=2", "trainer.micro_batch_size=2")
+    done = run_command(work, "train", *words(work, *shared, *places))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for name in ("train/loss", "val/loss"):
+        one, two = curve(run, name), curve(folder, name)
+        assert one.keys() == two.keys()
+        assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "onevision", "qwen2vl", "smolvlm"])

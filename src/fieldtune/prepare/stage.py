@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _judged_text(example: Example) -> str:
     Rows with pictures are asked the same of each, so they are alike where their pictures are the same.
     """
     if example.media:
-        return " ".join(media.sha256 for media in example.media)
+        return " ".join(media.sha256 or sha256(media.path.encode()).hexdigest() for media in example.media)
     return "\n".join(message.text for message in example.messages if message.role != "system")
 
 
