@@ -233,7 +233,7 @@ class Qwen2VLReader(Reader):
         return found
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": (ids == self.place_id).to(torch.int32)}
+        return {"mm_token_type_ids": (ids == self.place_id).long()}
 
 
 READERS: dict[str, type[Reader]] = {
