@@ -115,7 +115,7 @@ def test_a_row_in_a_pack_has_the_loss_that_the_model_itself_gives_it(
 
 
 def test_a_model_that_sees_otherwise_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
-    """The check looks at pictures: one whose features stand in the wrong order does not pass."""
+    """The check looks at pictures: one whose features are others does not pass."""
     from fieldtune.errors import UserError
 
     rows = rows_that_see(seeing_encoder("llava", tiny_cache), tmp_path)
@@ -125,13 +125,13 @@ def test_a_model_that_sees_otherwise_is_refused(tiny_cache: Path, tmp_path: Path
     network = LanguageModelLoss(model)
     look = model.model.get_image_features
 
-    def turned(*arguments: Any, **named: Any) -> Any:
+    def other(*arguments: Any, **named: Any) -> Any:
         found = look(*arguments, **named)
-        found.pooler_output = [one.flip(0) for one in found.pooler_output]
+        found.pooler_output = [-one for one in found.pooler_output]
         return found
 
     must_pack_exactly(network, rows, 1024)
-    model.get_image_features = turned  # what we call; the model's own forward calls that of its inner model
+    model.get_image_features = other  # what we call; the model's own forward calls that of its inner model
     with pytest.raises(UserError, match="other losses in a pack than alone"):
         must_pack_exactly(network, rows, 1024)
 
