@@ -3,6 +3,8 @@ several questions are asked about is looked at once."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,9 @@ from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.vision_parts import part_named, parts_of
 from fieldtune.training.window import backward_window
 from tests.models.pictures import SEEING, rows_that_see, seeing, seeing_encoder
-from tests.training.test_exact_loss import assert_equal
 
 FULL = AdapterConfig(kind=AdapterKind.none, projector=VisionPart.full, vision=VisionPart.full)
+PROJECTOR = re.compile("projector|connector|merger|image_newline")
 LORA = AdapterConfig(kind=AdapterKind.lora, rank=4, alpha=8.0, projector=VisionPart.full)
 
 
@@ -52,6 +54,15 @@ def our_gradients(model: Any, rows: list[Encoded], micro: int, packing: Packing)
     return total / window["supervised"], trained
 
 
+def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
+    """A tower's `k_proj.bias` shifts all scores of a query alike: its gradient is rounding and nothing else."""
+    assert found.keys() == wanted.keys()
+    least = 1e-7 * max(gradient.norm() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        if not (name.endswith("k_proj.bias") and gradient.norm() < least):
+            assert (found[name] - gradient).norm() <= tolerance * gradient.norm(), name
+
+
 def make(name: str, cache: Path, adapter: AdapterConfig) -> Any:
     torch.manual_seed(0)
     model = adapt(seeing(name, cache), adapter)
@@ -75,8 +86,10 @@ def test_every_packing_equals_the_plain_loop(
 ) -> None:
     rows = rows_that_see(seeing_encoder(name, tiny_cache), tmp_path)
     wanted_loss, wanted = plain_gradients(make(name, tiny_cache, adapter), rows)
-    assert any(gradient.abs().max() > 0 for key, gradient in wanted.items() if "projector" in key or "connector" in key or "merger" in key)
-    for packing, micro in [(Packing.none, 4), (Packing.rows, 4), (Packing.shared_prefix, 2), (Packing.shared_prefix, 11)]:
+    of_projector = [gradient for key, gradient in wanted.items() if PROJECTOR.search(key)]
+    assert of_projector and all(gradient.abs().max() > 0 for gradient in of_projector)
+    shared = Packing.shared_prefix
+    for packing, micro in [(Packing.none, 4), (Packing.rows, 4), (shared, 2), (shared, 11)]:
         found_loss, found = our_gradients(make(name, tiny_cache, adapter), rows, micro, packing)
         assert found_loss == pytest.approx(wanted_loss, rel=1e-5)
         assert_equal(found, wanted, 1e-5)
@@ -88,8 +101,10 @@ def test_a_shared_picture_equals_the_plain_loop_in_fp64(
     name: str, micro: int, tiny_cache: Path, tmp_path: Path
 ) -> None:
     rows = rows_that_see(seeing_encoder(name, tiny_cache), tmp_path)
-    wanted_loss, wanted = plain_gradients(in_fp64(make(name, tiny_cache, FULL)), rows)
-    found_loss, found = our_gradients(in_fp64(make(name, tiny_cache, FULL)), rows, micro, Packing.shared_prefix)
+    # Qwen2-VL's tower turns queries and keys in fp32 whatever it is in; its own gradients are exact to 2e-10 only.
+    adapter = FULL if name == "llava" else replace(FULL, vision=VisionPart.frozen)
+    wanted_loss, wanted = plain_gradients(in_fp64(make(name, tiny_cache, adapter)), rows)
+    found_loss, found = our_gradients(in_fp64(make(name, tiny_cache, adapter)), rows, micro, Packing.shared_prefix)
     assert found_loss == pytest.approx(wanted_loss, rel=1e-12)
     assert_equal(found, wanted, 1e-10)
 

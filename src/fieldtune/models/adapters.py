@@ -9,6 +9,7 @@ from torch import nn
 
 from fieldtune.config import AdapterConfig, AdapterKind, TrainerConfig, VisionPart
 from fieldtune.errors import UserError
+from fieldtune.models.loss import unwrapped
 from fieldtune.models.quantized import numbers
 from fieldtune.models.vision_parts import part_named, parts_of, train_parts
 

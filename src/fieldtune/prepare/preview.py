@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.pages import render, write_page
-from fieldtune.records import Example
+from fieldtune.records import Example, Media
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -67,8 +67,15 @@ def _table(name: str, values: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    turns = [{"role": message.role, "parts": [part for part in message.parts if part]} for message in example.messages]
+    turns = [
+        {"role": message.role, "parts": [_part_text(part) for part in message.parts if part]}
+        for message in example.messages
+    ]
     return {"id": example.id, "meta": list(example.meta.items()), "turns": turns}
+
+
+def _part_text(part: str | Media) -> str:
+    return part if isinstance(part, str) else f"[{part.kind}: {part.path}]"
 
 
 def _bars(values: Mapping[str, int], width: int) -> list[str]:
