@@ -70,6 +70,8 @@ def rows_that_see(encoder: Encoder, folder: Path) -> list[Encoded]:
     """Several questions about each of three pictures, one picture there under two names, and a row of text alone."""
     media = pictures(folder)
     twin = Media("image", str(write_picture(folder / "twin.png", SIZES[0], 0)))
-    rows = [turns([one], question, f"It is {n} {question}") for n, one in enumerate(media[:3]) for question in QUESTIONS]
+    rows = [
+        turns([one], question, f"It is {n} {question}") for n, one in enumerate(media[:3]) for question in QUESTIONS
+    ]
     rows += [turns([twin], QUESTIONS[0], "Another answer."), turns([], QUESTIONS[0], "Text alone.")]
     return [encoder.row(row) for row in rows]

@@ -13,12 +13,12 @@ from PIL import Image
 from fieldtune.config import TemplateKind, TokenizerKind
 from fieldtune.data.encode import EncodeError, Encoder
 from fieldtune.data.media import CONTENTS, plain_inputs
-from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.answering import Question, answer_all
+from fieldtune.models.decode import Prompt
+from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.prefixes import Prefixes
-from fieldtune.models.decode import Prompt
 from fieldtune.models.tiny import ensure_tiny
 from fieldtune.models.tokenizer import load_tokenizer
 from fieldtune.models.vision import load_reader, picture_size
@@ -182,7 +182,9 @@ def test_answers_are_those_of_the_model_itself(name: str, tiny_cache: Path, tmp_
     alone = []
     for prompt in prompts:
         inputs = plain_inputs(torch.tensor([prompt]))
-        made = model.generate(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), max_new_tokens=6, do_sample=False)
+        made = model.generate(
+            **inputs, attention_mask=torch.ones_like(inputs["input_ids"]), max_new_tokens=6, do_sample=False
+        )
         alone.append(encoder.tokenizer.decode(made[0, len(prompt) :].tolist()).strip())
     sampling = Sampling(6)
     assert [one.text for one in generate(model, encoder.tokenizer, prompts, sampling)] == alone
@@ -195,9 +197,7 @@ def test_answers_are_those_of_the_model_itself(name: str, tiny_cache: Path, tmp_
 
 def test_a_kept_prompt_is_taken_over_with_its_picture(tiny_cache: Path, tmp_path: Path) -> None:
     encoder, model = seeing_encoder("qwen2vl", tiny_cache), seeing("qwen2vl", tiny_cache).eval()
-    first, second = (
-        encoder.prompt(turns(pictures(tmp_path)[:1], question, "")[:1]) for question in QUESTIONS[:2]
-    )
+    first, second = (encoder.prompt(turns(pictures(tmp_path)[:1], question, "")[:1]) for question in QUESTIONS[:2])
     kept, wanted = Prefixes(1000), Prompt(second)
     with torch.inference_mode():
         prompt = Prompt(first)

@@ -130,7 +130,9 @@ def test_parts_are_trained_as_asked(name: str, tiny_cache: Path) -> None:
             for vision in VisionPart:
                 if kind is AdapterKind.none and VisionPart.lora in (projector, vision):
                     continue
-                model = adapt(seeing(name, tiny_cache), AdapterConfig(kind=kind, rank=2, projector=projector, vision=vision))
+                model = adapt(
+                    seeing(name, tiny_cache), AdapterConfig(kind=kind, rank=2, projector=projector, vision=vision)
+                )
                 inner = model.get_base_model() if kind is AdapterKind.lora else model
                 parts, found = parts_of(inner), {}
                 assert parts is not None

@@ -52,7 +52,13 @@ def write_rows(folder: Path) -> Path:
 
 
 def words(work: Path, *more: str, name: str = "llava") -> tuple[str, ...]:
-    return (*TRAINED, f"data.path={work / 'rows' / 'rows.jsonl'}", f"cache_dir={work / 'cache'}", f"model={name}_tiny", *more)
+    return (
+        *TRAINED,
+        f"data.path={work / 'rows' / 'rows.jsonl'}",
+        f"cache_dir={work / 'cache'}",
+        f"model={name}_tiny",
+        *more,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +105,17 @@ def test_the_loss_falls_towers_stay_and_the_projector_moves(work: Path, run: run
 def test_a_saved_run_answers_as_the_one_in_memory(work: Path, run: runs.Run) -> None:
     config = load(run.config())
     models, (start, encoder) = RunModel(run, config), start_model(config)
-    rows = [line for line in lines_of(run.folder / "samples.jsonl")]
+    rows = lines_of(run.folder / "samples.jsonl")
     assert rows and rows[-1]["answer"] is not None
     network = load_file(run.folder / "checkpoints" / "best.safetensors")
     missing, unexpected = start.load_state_dict(
-        {name.removeprefix("model.", ): value for name, value in network.items()}, strict=False
+        {
+            name.removeprefix(
+                "model.",
+            ): value
+            for name, value in network.items()
+        },
+        strict=False,
     )
     assert not unexpected and not any("lora_" in name or "projector" in name for name in missing)
     media = json.loads((work / "rows" / "rows.jsonl").read_text().splitlines()[0])["messages"][0]["content"][0]
@@ -222,7 +234,9 @@ def test_going_on_from_an_adapter_takes_its_projector(work: Path, run: runs.Run)
 
 
 def test_rows_that_are_too_long_are_named_with_what_they_need(work: Path) -> None:
-    with pytest.raises(UserError, match=r"\d+ tokens, 49 of them of pictures, which are never cut; model.context_length is 40"):
+    with pytest.raises(
+        UserError, match=r"\d+ tokens, 49 of them of pictures, which are never cut; model.context_length is 40"
+    ):
         run_here(work, "train", *words(work, "model.context_length=40"))
 
 

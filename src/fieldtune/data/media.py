@@ -121,7 +121,11 @@ class Contents:
             return []
         shown, _ = self.owners(ids[where])
         by_first = {-1 - one.first: one for one in shown}
-        return [(int(at), by_first[place]) for at, place in zip(where, ids[where].tolist(), strict=True) if place in by_first]
+        return [
+            (int(at), by_first[place])
+            for at, place in zip(where, ids[where].tolist(), strict=True)
+            if place in by_first
+        ]
 
 
 CONTENTS = Contents()

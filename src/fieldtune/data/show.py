@@ -12,8 +12,8 @@ import numpy as np
 from fieldtune import datasets
 from fieldtune.config import Config, TokenizerKind
 from fieldtune.data.encode import Encoded, EncodeError, Encoder
-from fieldtune.data.media import CONTENTS, Shown
 from fieldtune.data.load import Rows, account, account_line, encode_examples
+from fieldtune.data.media import CONTENTS, Shown
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer, load_tokenizer

@@ -81,7 +81,9 @@ def open_work(run: Run, options: Options, folder: Path) -> Work:
     """Open a finished run; `UserError` if its base or its data set is gone."""
     trained = load(run.config())
     if trained.model.family is Family.vision_language:
-        raise UserError(f"{run.folder} is of a model that sees, which is not exported yet; PEFT reads its adapter folder")
+        raise UserError(
+            f"{run.folder} is of a model that sees, which is not exported yet; PEFT reads its adapter folder"
+        )
     config = unpacked(trained)
     models = RunModel(run, config)
     dataset = datasets.of_run(config, run)

@@ -56,7 +56,9 @@ def _targets(model: Any, adapter: AdapterConfig) -> Any:
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings() and wanted[part_named(parts, name)]
+        if isinstance(module, nn.Linear)
+        and module is not model.get_output_embeddings()
+        and wanted[part_named(parts, name)]
     ]
     if adapter.targets:  # they are the language model's
         language = {name.rpartition(".")[2] for name in names if part_named(parts, name) == "language"}

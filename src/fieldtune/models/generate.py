@@ -48,7 +48,9 @@ def generate(
     in_step: bool = False,
     schema: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
-    """An answer to each prompt (token ids, below 0 for the places of pictures). The model's mode and the global random state are left as they were.
+    """An answer to each prompt (token ids, below 0 for the places of pictures).
+
+    The model's mode and the global random state are left as they were.
 
     in_step: all ranks answer together, as each holds a part of the weights; who is done first goes on computing.
     schema: a JSON schema that every answer is held to; one that is cut off by its length is not whole.

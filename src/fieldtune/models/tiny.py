@@ -84,7 +84,7 @@ FAMILIES = {
 
 
 def ensure_tiny(name: str, cache: Path) -> Path:
-    """The folder, in the hub's form, of a small model of a family of `FAMILIES` or `tiny_vision.FAMILIES`; made once."""
+    """The folder, in the hub's form, of a small model of one of `FAMILIES` or `tiny_vision.FAMILIES`; made once."""
     target = cache / "tiny" / f"{name}-{FORM}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):

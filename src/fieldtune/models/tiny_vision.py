@@ -126,9 +126,7 @@ def _qwen2vl(ids: dict[str, int]) -> tuple[dict[str, Any], Any]:
         "vision_start_token_id": ids["<|vision_start|>"],
         "vision_end_token_id": ids["<|vision_end|>"],
     }
-    return settings, Qwen2VLImageProcessorPil(
-        patch_size=8, size={"shortest_edge": 32 * 32, "longest_edge": 80 * 80}
-    )
+    return settings, Qwen2VLImageProcessorPil(patch_size=8, size={"shortest_edge": 32 * 32, "longest_edge": 80 * 80})
 
 
 CLIP = {

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
@@ -131,7 +130,7 @@ class LlavaNextReader(LlavaReader):
         ratio = math.sqrt(rows * columns / (self.most * patches**2)) if self.most else 0.0
         if ratio > 1.1:
             rows, columns = int(rows // ratio), int(columns // ratio)
-        return rows * columns + rows + patches**2 + self._extra()
+        return int(rows * columns + rows + patches**2 + self._extra())
 
 
 class LlavaOnevisionReader(LlavaNextReader):
@@ -191,9 +190,7 @@ class SmolVLMReader(Reader):
         from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
         rows, columns = self._tiles(shown.size)
-        text: str = get_image_prompt_string(
-            rows, columns, self._a_tile, self._around, self.placeholder, self._whole
-        )
+        text: str = get_image_prompt_string(rows, columns, self._a_tile, self._around, self.placeholder, self._whole)
         return text
 
     def _arranged(self, pictures: list[Any]) -> Any:
@@ -217,7 +214,7 @@ class Qwen2VLReader(Reader):
         return height // side, width // side
 
     def positions(self, ids: Ids) -> npt.NDArray[np.int64]:
-        """Time, height and width: a text token's are equal; a place's are its own in the grid, from where that begins."""
+        """Time, height and width: equal for a text token; a place has its own in the grid, from where that begins."""
         found = np.zeros((3, len(ids)), dtype=np.int64)
         done = now = 0
         for start, shown in CONTENTS.in_order(ids):

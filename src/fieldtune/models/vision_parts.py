@@ -101,7 +101,9 @@ def save_whole_parts(inner: Any, folder: Path) -> list[str]:
     """Write the parts that are trained whole, a file each, beside an adapter; returns the files' names."""
     written = []
     for part, parameters in whole_parts(inner).items():
-        save_file({name: one.detach().cpu().contiguous() for name, one in parameters.items()}, str(folder / WHOLE[part]))
+        save_file(
+            {name: one.detach().cpu().contiguous() for name, one in parameters.items()}, str(folder / WHOLE[part])
+        )
         written.append(WHOLE[part])
     return written
 
