@@ -11,6 +11,7 @@ from pathlib import Path
 from fieldtune import datasets, ranks
 from fieldtune.config import (
     Accelerator,
+    AdapterConfig,
     AdapterKind,
     Config,
     DataConfig,
@@ -23,6 +24,7 @@ from fieldtune.config import (
     TemplateKind,
     TokenizerKind,
     TrackingKind,
+    VisionPart,
 )
 from fieldtune.errors import ConfigError, UserError
 from fieldtune.half_precision import family_of, fp16_problem
@@ -32,6 +34,7 @@ from fieldtune.runs import Run, find_run
 GPT2_POSITIONS = 1024  # tokens; the learned position table of every released GPT-2
 OPENAI_SIZES = ("124M", "355M", "774M", "1558M")
 TINY = ("gemma", "gemma2", "mistral")  # families of which models.tiny makes a small model
+TINY_THAT_SEE = ("llava", "llava_next", "onevision", "qwen2vl", "smolvlm")  # the same of models.tiny_vision
 WEIGHTS = "random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
 
 # Smallest and largest allowed value; an open end is None. Lists are checked item by item.
@@ -55,6 +58,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "adapter.alpha": (1e-6, None),
     "adapter.dropout": (0, 0.9),
     "adapter.bits": (4, 4),
+    "adapter.projector_learning_rate": (1e-12, 10),
+    "adapter.vision_learning_rate": (1e-12, 10),
     "trainer.max_epochs": (1, None),
     "trainer.max_steps": (1, None),
     "trainer.micro_batch_size": (1, None),
@@ -165,8 +170,12 @@ def _model(model: ModelConfig) -> Iterator[str]:
     kinds = ("random", "tiny", "hub", "folder", "openai", "package", "run")
     if kind not in kinds or (kind != "random" and not rest):
         yield f"model.weights={model.weights} is not a source of weights; allowed: {WEIGHTS}"
-    elif kind == "tiny" and rest not in TINY:
-        yield f"model.weights={model.weights} is not made here; allowed: tiny:{', tiny:'.join(TINY)}"
+    elif kind == "tiny" and rest not in (*TINY, *TINY_THAT_SEE):
+        allowed = ", tiny:".join((*TINY, *TINY_THAT_SEE))
+        yield f"model.weights={model.weights} is not made here; allowed: tiny:{allowed}"
+    elif kind == "tiny" and (rest in TINY_THAT_SEE) != (model.family is Family.vision_language):
+        wanted = Family.vision_language if rest in TINY_THAT_SEE else Family.causal_lm
+        yield f"model.weights={model.weights} with model.family={model.family.name}; give model.family={wanted.name}"
     elif kind == "folder" and not Path(rest).is_dir():
         yield f"model.weights={model.weights}: there is no folder {rest}"
     elif kind == "openai" and rest not in OPENAI_SIZES:
@@ -226,6 +235,35 @@ def _combination(config: Config) -> Iterator[str]:
     if overflow is not None:
         yield overflow
     yield from _quantized(config)
+    yield from _seeing(config)
+
+
+def _seeing(config: Config) -> Iterator[str]:
+    """Vision tower and projector: what can be done with them, and with a model that has none."""
+    adapter, family = config.adapter, config.model.family
+    if family is not Family.vision_language:
+        default = AdapterConfig()
+        for key in ("projector", "projector_learning_rate", "vision", "vision_learning_rate"):
+            given = getattr(adapter, key)
+            if given != getattr(default, key):
+                shown = given.name if isinstance(given, VisionPart) else f"{given:g}"
+                yield f"adapter.{key}={shown} is for models that see; leave it out with model={config.model.name}"
+        return
+    for key in ("projector", "vision"):
+        part: VisionPart = getattr(adapter, key)
+        if part is VisionPart.lora and adapter.kind is AdapterKind.none:
+            yield f"adapter.{key}=lora needs adapter=lora or qlora (got none); give adapter.{key}=full or frozen"
+        if part is VisionPart.frozen and getattr(adapter, f"{key}_learning_rate") is not None:
+            yield f"adapter.{key}_learning_rate is given, and adapter.{key}=frozen; give adapter.{key}=full, or lora"
+    if config.model.template is not TemplateKind.chat:
+        yield f"model.template={config.model.template.name} has no place for a picture; give model.template=chat"
+    if config.hardware.strategy not in (Strategy.single, Strategy.ddp):
+        yield (
+            f"hardware.strategy={config.hardware.strategy.name} with a model that sees is not done here; "
+            "give hardware.strategy=ddp, or single"
+        )
+    if importlib.util.find_spec("PIL") is None:
+        yield f"model={config.model.name} needs the package pillow; pip install 'fieldtune[video]'"
 
 
 def _quantized(config: Config) -> Iterator[str]:

@@ -20,6 +20,7 @@ class Family(Enum):
 
     gpt2 = "gpt2"
     causal_lm = "causal_lm"
+    vision_language = "vision_language"
 
 
 class TokenizerKind(Enum):
@@ -43,6 +44,14 @@ class AdapterKind(Enum):
     none = "none"
     lora = "lora"
     qlora = "qlora"
+
+
+class VisionPart(Enum):
+    """How a part of a model that sees is trained. frozen: not at all. lora: by adapters on it. full: every weight."""
+
+    frozen = "frozen"
+    lora = "lora"
+    full = "full"
 
 
 class OptimizerKind(Enum):
@@ -181,6 +190,10 @@ class AdapterConfig:
     bits: int | None = None  # of a frozen weight of a linear layer: 4 with qlora; null: as hardware.precision holds it
     double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized too, 0.37 bits a weight less
     compute: Precision = Precision.bf16  # qlora: what 4-bit weights are multiplied in; fp16 on a GPU without bf16
+    projector: VisionPart = VisionPart.full  # of a model that sees: what brings pictures to the language model's width
+    projector_learning_rate: float | None = None  # null: trainer.learning_rate
+    vision: VisionPart = VisionPart.frozen  # of a model that sees: its vision tower
+    vision_learning_rate: float | None = None  # null: trainer.learning_rate
 
 
 @dataclass(kw_only=True, slots=True)

@@ -61,6 +61,7 @@ EXPLODING: Words = (
     "trainer.eval_every=1000",
     "trainer.sample_rows=0",
 )
+SEEING: Words = (*ROWS, "model=llava_tiny", "adapter=lora", "cache_dir={cache1}")
 PACKAGED: Words = ("model.weights=package:bytes_package",)
 EVALUATED: Words = (
     *("tracking=off", "run={run}", "evaluation.max_new_tokens=6", "evaluation.bootstrap=100", "hardware.threads=1"),
@@ -191,6 +192,19 @@ def adapters(work: Work, words: Words) -> Any:
     }
 
 
+def parts_trained(work: Work, words: Words) -> Any:
+    """The trained weights of a model that sees, and their learning rates."""
+    from fieldtune.models.adapters import learning_rates
+    from fieldtune.models.loss import LanguageModelLoss
+    from fieldtune.models.run_model import start_model
+
+    config = work.config("train", words)
+    model, _ = start_model(config)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rates = learning_rates(LanguageModelLoss(model), config.trainer, config.adapter)
+    return trained, {rate: sum(one.numel() for one in those) for rate, those in rates.items()}
+
+
 def scales(work: Work, words: Words) -> Any:
     """How the scales of 4-bit blocks are held."""
     from bitsandbytes.nn import Linear4bit
@@ -219,12 +233,11 @@ def layers_computed(work: Work, words: Words) -> int:
 
 
 def prompt_ids(work: Work, words: Words) -> list[int]:
-    from fieldtune.data.encode import Encoder
     from fieldtune.models.run_model import start_model
     from fieldtune.records import Message
 
     config = work.config("train", words)
-    return Encoder(start_model(config)[1], config.model.template).prompt([Message("user", ("Why?",))])
+    return start_model(config)[1].prompt([Message("user", ("Why?",))])
 
 
 def figures(work: Work, words: Words) -> list[dict[str, float]]:
@@ -420,6 +433,10 @@ def lora(changed: str) -> Case:
     return Case(adapters, (*ROWS, *BYTES), changed, ("adapter=lora",))
 
 
+def seeing(changed: str, *base: str) -> Case:
+    return Case(parts_trained, SEEING, changed, base)
+
+
 def qlora(probe: Callable[[Work, Words], Any], changed: str) -> Case:
     return Case(probe, TRAINED, changed, ("adapter=qlora",))
 
@@ -484,6 +501,10 @@ CASES: dict[str, Case] = {
     "adapter.bits": qlora(refusals, "adapter.bits=null"),
     "adapter.double_quantization": qlora(scales, "adapter.double_quantization=false"),
     "adapter.compute": qlora(first_losses, "adapter.compute=fp32"),
+    "adapter.projector": seeing("adapter.projector=lora"),
+    "adapter.projector_learning_rate": seeing("adapter.projector_learning_rate=0.5"),
+    "adapter.vision": seeing("adapter.vision=full"),
+    "adapter.vision_learning_rate": seeing("adapter.vision_learning_rate=0.5", "adapter.vision=lora"),
     "trainer.max_epochs": trained(steps_logged, "trainer.max_epochs=3", "trainer.max_steps=null"),
     "trainer.max_steps": trained(steps_logged, "trainer.max_steps=3"),
     "trainer.micro_batch_size": trained(first_losses, "trainer.micro_batch_size=3"),

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune import runs
-from fieldtune.data.encode import Encoder
 from fieldtune.data.load import load_split
 from fieldtune.datasets import find
 from fieldtune.loading import load
@@ -63,9 +62,9 @@ def test_a_run(folder: Path, tiny_cache: Path, family: str, monkeypatch: pytest.
     kept: dict[str, Any] = {}
 
     def starting(config: Any) -> Any:
-        model, tokenizer = start_model(config)
+        model, encoder = start_model(config)
         kept["model"], kept["before"] = model, copy_of(model)
-        return model, tokenizer
+        return model, encoder
 
     monkeypatch.setattr("fieldtune.training.stage.start_model", starting)
     run = run_here(folder, "train", *words(folder, tiny_cache, family))
@@ -157,8 +156,7 @@ def test_encoder_of_a_run_is_that_of_its_training(folder: Path, tiny_cache: Path
     """The template, its end of turn and where a system text goes come from the run's own folder."""
     run = run_here(folder, "train", *words(folder, tiny_cache, "gemma", "trainer.max_steps=2"))
     config = load(run.config())
-    _, tokenizer = start_model(config)
-    stored, trained = RunModel(run, config).encoder, Encoder(tokenizer, config.model.template)
+    stored, trained = RunModel(run, config).encoder, start_model(config)[1]
     dataset = find(config)
     assert dataset is not None
     for encoded, again in zip(

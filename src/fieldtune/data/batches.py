@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import Encoded
+from fieldtune.data.media import MediaBatch, media_of
 from fieldtune.models.layout import Layout
 
 
 class MicroBatch(TypedDict):
     """What one forward pass sees: padded rows (no layout), or a pack.
 
-    ids [rows, length], or [1, tokens] of a pack: token ids. where [labels]: flat positions in `ids` whose next token is
-    trained. targets [labels]: those next tokens. counts [labels]: how many rows have this label (1 without sharing).
-    positions [1, tokens]: place of a pack's token in its row. layout: which tokens of a pack see which.
+    ids [rows, length], or [1, tokens] of a pack: token ids, below 0 where a picture stands. where [labels]: flat
+    positions in `ids` whose next token is trained. targets [labels]: those next tokens. counts [labels]: how many rows
+    have this label (1 without sharing). positions [1, tokens]: place of a pack's token in its row, or [axes, rows,
+    tokens] where a model has several for a token. layout: which tokens of a pack see which. media: None also before
+    `with_media`.
     """
 
     ids: Tensor
@@ -27,6 +30,7 @@ class MicroBatch(TypedDict):
     counts: Tensor
     positions: Tensor | None
     layout: Layout | None
+    media: MediaBatch | None
 
 
 class Window(TypedDict):
@@ -58,8 +62,34 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:
         "where": torch.from_numpy(row_numbers * length + columns),
         "targets": torch.from_numpy(ids[row_numbers, columns + 1]),
         "counts": torch.ones(len(columns), dtype=torch.int64),
-        "positions": None,
+        "positions": _padded_positions(rows, length),
         "layout": None,
+        "media": None,
+    }
+
+
+def _padded_positions(rows: Sequence[Encoded], length: int) -> Tensor | None:
+    if rows[0].positions is None:
+        return None
+    positions = np.zeros((len(rows[0].positions), len(rows), length), dtype=np.int64)
+    for number, row in enumerate(rows):
+        assert row.positions is not None
+        positions[:, number, : len(row.ids)] = row.positions
+    return torch.from_numpy(positions)
+
+
+def with_media(batch: MicroBatch) -> MicroBatch:
+    """The batch with the pictures whose places stand in it; reads their files."""
+    return {**batch, "media": media_of(batch["ids"])}
+
+
+def window_with_media(window: Window) -> Window:
+    """The window with the pictures of each of its passes."""
+    trunk = window["trunk"]
+    return {
+        **window,
+        "trunk": with_media(trunk) if trunk is not None else None,
+        "micro_batches": [with_media(batch) for batch in window["micro_batches"]],
     }
 
 
@@ -67,12 +97,22 @@ def idle_batch() -> MicroBatch:
     """A micro-batch without a label: for a process that has no row left but must join the others' forward pass."""
     none = torch.zeros(0, dtype=torch.int64)
     ids = torch.zeros(1, 1, dtype=torch.int64)
-    return {"ids": ids, "where": none, "targets": none, "counts": none, "positions": None, "layout": None}
+    return {
+        "ids": ids,
+        "where": none,
+        "targets": none,
+        "counts": none,
+        "positions": None,
+        "layout": None,
+        "media": None,
+    }
 
 
-def moved(batch: MicroBatch, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device) -> Any:
     """A micro-batch with its tensors on a device."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    if isinstance(batch, dict):
+        return {name: moved(value, device) for name, value in batch.items()}
+    return batch.to(device) if isinstance(batch, Tensor) else batch
 
 
 def pad_window(rows: Sequence[Encoded], micro_batch_size: int, pad_id: int) -> Window:

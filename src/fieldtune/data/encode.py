@@ -1,7 +1,7 @@
 """Messages to ids: the one place where a conversation becomes tokens, for training, evaluation and serving alike.
 
 Each turn is tokenised as pieces of its own, so that the ids of a prompt in training are the ids at inference by
-construction, not by luck of the tokenizer.
+construction, not by luck of the tokenizer. A picture becomes as many ids as it will have places (see `data.media`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jinja2 import TemplateError
 
 from fieldtune.config import TemplateKind
+from fieldtune.data.media import CONTENTS, MediaReader, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Message
@@ -30,10 +32,17 @@ class EncodeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """ids: token ids [length]. trained: whether a token is one that the loss counts [length]."""
+    """ids: token ids [length], below 0 for the places of pictures. trained: whether a token is one that the loss counts
+    [length]. positions [axes, length]: where a model has more of them for a token than its number."""
 
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
+    positions: npt.NDArray[np.int64] | None = None
+
+    @property
+    def media(self) -> list[Shown]:
+        """Its pictures, in order."""
+        return [shown for _, shown in CONTENTS.in_order(self.ids)]
 
     @property
     def supervised(self) -> int:
@@ -57,26 +66,29 @@ class Piece:
 
 
 class Encoder:
-    """encode() for one tokenizer and template."""
+    """encode() for one tokenizer and template; with a reader, of rows with pictures too."""
 
-    def __init__(self, tokenizer: Tokenizer, template: TemplateKind) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: TemplateKind, reader: MediaReader | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self.reader = reader
 
     def row(self, messages: Sequence[Message], *, train_on_prompt: bool = False) -> Encoded:
         """A whole conversation. Trained are the assistant's words and one end token a turn, or with
-        `train_on_prompt` every token; `EncodeError` if a text holds a special token's text."""
+        `train_on_prompt` every token; `EncodeError` if a text holds a special token's text, or a picture that cannot be
+        shown to this model."""
         pieces = list(self._pieces(messages))
         ids = np.fromiter((i for piece in pieces for i in piece.ids), dtype=np.int32)
         trained = np.repeat([piece.trained or train_on_prompt for piece in pieces], [len(p.ids) for p in pieces])
-        return Encoded(ids, trained.astype(np.bool_))
+        positions = self.reader.positions(ids) if self.reader else None
+        return Encoded(ids, trained.astype(np.bool_) & (ids >= 0), positions)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of everything before an answer, the start of the assistant's turn included."""
+        """Ids of everything before an answer, the start of the assistant's turn and places of pictures included."""
         return [index for piece in self._pieces([*messages, None]) for index in piece.ids]
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The text that those ids were made of, special tokens as they are written."""
+        """The text that those ids were made of, special tokens as they are written, a placeholder for a picture."""
         return "".join(piece.text for piece in self._pieces([*messages, None]))
 
     def _pieces(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
@@ -85,10 +97,24 @@ class Encoder:
             specials = self.tokenizer.specials_in(message.text) if message else []
             if specials:
                 raise EncodeError(f"the text holds {specials[0]!r}, a special token of this model")
+        shown = self._shown([message for message in messages if message])
         if self.template is TemplateKind.alpaca:
             yield from self._alpaca(messages)
         else:
-            yield from self._chat(messages)
+            yield from self._chat(messages, shown)
+
+    def _shown(self, messages: Sequence[Message]) -> list[Shown]:
+        """The pictures of a conversation, in order."""
+        media = [one for message in messages for one in message.media]
+        if not media:
+            return []
+        if self.reader is None:
+            raise EncodeError(f"it holds {media[0].path}, and this model does not see; give a model= that does")
+        if self.template is TemplateKind.alpaca:
+            raise EncodeError(f"it holds {media[0].path}, for which model.template=alpaca has no place; give chat")
+        if any(message.media for message in messages if message.role != "user"):
+            raise EncodeError("a picture stands in a turn that is not the user's")
+        return [self.reader.shown(one, len(media)) for one in media]
 
     def _alpaca(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
         encode, system, before = self.tokenizer.encode, "", ALPACA_HEADER + "\n\n"
@@ -107,10 +133,10 @@ class Encoder:
             else:
                 yield self._ended(message.text, encode(message.text))
 
-    def _chat(self, messages: Sequence[Message | None]) -> Iterator[Piece]:
+    def _chat(self, messages: Sequence[Message | None], shown: list[Shown]) -> Iterator[Piece]:
         """The tokenizer's template, rendered up to each assistant turn: what it adds for a turn is that turn."""
         messages = self._folded(messages)
-        plain = [{"role": message.role, "content": message.text} for message in messages if message]
+        plain = [{"role": message.role, "content": _content(message)} for message in messages if message]
         rendered = ""
         for number, message in enumerate(messages):
             if message is not None and message.role != "assistant":
@@ -118,12 +144,46 @@ class Encoder:
             opened = self._rendered(plain[:number], open_turn=True)
             self._must_extend(opened, rendered)
             turn = opened[len(rendered) :]
-            yield Piece(turn, self.tokenizer.encode(turn, special=True), trained=False)
+            ids = self._turn_ids(turn, shown)
+            yield Piece(turn, ids if rendered else [*self._opening(turn), *ids], trained=False)
             if message is None:
-                return
+                break
             rendered = self._rendered(plain[: number + 1], open_turn=False)
-            self._must_extend(rendered, opened)
-            yield from self._answer(rendered[len(opened) :])
+            yield from self._answer(self._after(opened, rendered, message.text))
+        if shown:
+            raise EncodeError("the model's chat template has no place for its picture")
+
+    def _turn_ids(self, turn: str, shown: list[Shown]) -> list[int]:
+        """Ids of a turn's text, in which the next pictures of `shown` stand for its placeholders and are taken away."""
+        if self.reader is None:
+            return self.tokenizer.encode(turn, special=True)
+        before, *after = turn.split(self.reader.placeholder)
+        mine = [shown.pop(0) for _ in after[: len(shown)]]
+        if len(mine) < len(after):
+            raise EncodeError(f"a text holds {self.reader.placeholder!r}, which stands for a picture")
+        text = before + "".join(self.reader.text(one) + rest for one, rest in zip(mine, after, strict=True))
+        ids = np.array(self.tokenizer.encode(text, special=True))
+        places = np.concatenate([np.zeros(0, dtype=np.int64), *(one.ids for one in mine)])
+        if int((ids == self.reader.place_id).sum()) != len(places):
+            raise RuntimeError(f"{len(places)} places of pictures became {(ids == self.reader.place_id).sum()} tokens")
+        ids[ids == self.reader.place_id] = places
+        return [int(index) for index in ids]
+
+    def _opening(self, text: str) -> list[int]:
+        """The begin token, where a family's processor puts it and its template does not."""
+        return self.tokenizer.opening(text) if self.reader else []
+
+    def _after(self, opened: str, closed: str, answer: str) -> str:
+        """What the template adds to an opened turn once it is answered.
+
+        LLaVA-OneVision's writes other blanks before an answer than where it asks for one; ours are the latter.
+        """
+        if not closed.startswith(opened) and self.reader:
+            head, found, tail = closed.rpartition(answer)
+            if found and head.split() == opened.split():
+                return answer + tail
+        self._must_extend(closed, opened)
+        return closed[len(opened) :]
 
     def _folded(self, messages: Sequence[Message | None]) -> Sequence[Message | None]:
         """The messages for a template without a place for a system text: it begins the first user turn instead."""
@@ -153,7 +213,7 @@ class Encoder:
             return False
         return all(-1 < text.find("S1S2") < text.find("U1U2") for text in texts)
 
-    def _rendered(self, plain: list[dict[str, str]], *, open_turn: bool) -> str:
+    def _rendered(self, plain: list[dict[str, Any]], *, open_turn: bool) -> str:
         try:
             return self.tokenizer.chat(plain, open_turn=open_turn)
         except TemplateError as error:  # turns that do not alternate, a role that it does not know
@@ -163,6 +223,8 @@ class Encoder:
         """An assistant's turn: words and end token are trained, what the template puts after them is not."""
         ids = self.tokenizer.encode(text, special=True)
         if self.tokenizer.end_id not in ids:  # a template that leaves the end to the caller
+            if self.reader:  # LLaVA's writes a blank after an answer, which its models were not trained to say
+                ids = self.tokenizer.encode(text.rstrip(), special=True)
             yield self._ended(text, ids)
             return
         end = ids.index(self.tokenizer.end_id) + 1
@@ -182,3 +244,18 @@ class Encoder:
                 "the model's chat template changes earlier turns when a later one is added, so its prompts in training "
                 "would not be those at inference; give model.template=alpaca or a model with another template"
             )
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    """What a chat template is given of a message: its text, or where it holds pictures its parts in order."""
+    if not message.media:
+        return message.text
+    parts: list[dict[str, str]] = []
+    for part in message.parts:
+        if not isinstance(part, str):
+            parts.append({"type": part.kind})
+        elif part and parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += "\n\n" + part  # as `Message.text` joins them
+        elif part:
+            parts.append({"type": "text", "text": part})
+    return parts

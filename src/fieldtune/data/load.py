@@ -43,13 +43,19 @@ def encode_examples(
             left_out.append((example.id, str(error)))
             continue
         if len(row.ids) > context_length:
-            left_out.append((example.id, f"{len(row.ids):,} tokens; model.context_length is {context_length:,}"))
+            left_out.append((example.id, _too_long(row, context_length)))
         elif row.supervised == 0:
             left_out.append((example.id, "no token that the loss counts"))
         else:
             kept.append(example)
             encoded.append(row)
     return Rows(kept, encoded, left_out)
+
+
+def _too_long(row: Encoded, context_length: int) -> str:
+    places = sum(shown.places for shown in row.media)
+    of_them = f", {places:,} of them of pictures, which are never cut" if places else ""
+    return f"{len(row.ids):,} tokens{of_them}; model.context_length is {context_length:,}"
 
 
 def load_split(

@@ -44,11 +44,12 @@ class _Pass:
             (where, targets), counts = np.unique(np.stack([where, targets]), axis=1, return_counts=True)
         return {
             "ids": torch.from_numpy(np.concatenate(self.ids).astype(np.int64))[None],
-            "positions": torch.from_numpy(np.concatenate(self.positions))[None],
+            "positions": torch.from_numpy(np.concatenate(self.positions, axis=-1)).unsqueeze(-2),
             "where": torch.from_numpy(where.copy()),
             "targets": torch.from_numpy(targets.copy()),
             "counts": torch.from_numpy(counts),
             "layout": Layout(tuple(self.causal), tuple(self.full), tuple(self.trunk)),
+            "media": None,
         }
 
 
@@ -126,14 +127,15 @@ def _lay_out(
     for segment in tree:
         here = home(segment)
         placed.append((here, here.tokens, segment))
-        _append(here, segment, ids[segment.first])
+        _append(here, segment, ids[segment.first], rows[segment.first])
     _attend_to_prefixes(placed)
     return _label(placed, rows)
 
 
-def _append(to: _Pass, segment: Segment, ids: Ids) -> None:
+def _append(to: _Pass, segment: Segment, ids: Ids, row: Encoded) -> None:
     to.ids.append(ids[segment.start : segment.end])
-    to.positions.append(np.arange(segment.start, segment.end))
+    numbers = np.arange(segment.start, segment.end)
+    to.positions.append(numbers if row.positions is None else row.positions[:, segment.start : segment.end])
     to.causal.append((to.tokens, to.tokens + segment.length))
     to.tokens += segment.length
 

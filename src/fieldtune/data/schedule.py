@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from fieldtune.config import Config, Packing
-from fieldtune.data.batches import Window, pad_window
+from fieldtune.data.batches import Window, pad_window, window_with_media
 from fieldtune.data.encode import Encoded
 from fieldtune.data.packing import pack_window
 
@@ -99,15 +99,19 @@ class Windows:
 
     def __iter__(self) -> Iterator[Window]:
         with ThreadPoolExecutor(1) as ahead:  # the next window is made while the device works on this one
-            coming = ahead.submit(self.build, self.position) if self.position < len(self) else None
+            coming = ahead.submit(self.ready, self.position) if self.position < len(self) else None
             while coming is not None:
                 window = coming.result()
                 self.position += 1
-                coming = ahead.submit(self.build, self.position) if self.position < len(self) else None
+                coming = ahead.submit(self.ready, self.position) if self.position < len(self) else None
                 yield window
 
+    def ready(self, step: int) -> Window:
+        """The window of an optimizer step with the pictures of its rows."""
+        return window_with_media(self.build(step))
+
     def build(self, step: int) -> Window:
-        """The window of an optimizer step."""
+        """The window of an optimizer step as it is laid out: no picture is read."""
         # In order of length, so that every process gets about as many tokens.
         rows = sorted((self.rows[index] for index in self.schedule.window(step)), key=lambda row: len(row.ids))
         mine, size = rows[self.rank :: self.world_size], self.schedule.micro_batch_size

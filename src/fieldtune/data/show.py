@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fieldtune import datasets
 from fieldtune.config import Config, TokenizerKind
 from fieldtune.data.encode import Encoded, EncodeError, Encoder
 from fieldtune.data.load import Rows, account, account_line, encode_examples
+from fieldtune.data.media import CONTENTS, Shown
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer, load_tokenizer
+from fieldtune.models.vision import load_reader
 from fieldtune.models.weights import resolve
 from fieldtune.pages import render, write_page
 from fieldtune.progress import Progress
@@ -97,14 +101,15 @@ def load_encoder(config: Config) -> Encoder:
     folder = (
         resolve(model, config, with_weights=False).folder if model.tokenizer is TokenizerKind.from_weights else None
     )
-    return Encoder(load_tokenizer(model.tokenizer, folder), model.template)
+    tokenizer = load_tokenizer(model.tokenizer, folder)
+    return Encoder(tokenizer, model.template, load_reader(folder, tokenizer))
 
 
 def tokens_of(row: Encoded, tokenizer: Tokenizer) -> list[Token]:
     """The tokens of an encoded row. The first is predicted from nothing, so it is never a trained one."""
     ids = row.ids.tolist()
     return [
-        Token(index, _printable(text), bool(trained) and number > 0, tokenizer.special(index) is not None)
+        Token(index, _printable(text), bool(trained) and number > 0, index < 0 or tokenizer.special(index) is not None)
         for number, (index, text, trained) in enumerate(zip(ids, _texts(ids, tokenizer), row.trained, strict=True))
     ]
 
@@ -174,19 +179,27 @@ def _texts(ids: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
     A token is decoded together with the one before: some tokenizers write a first token without its blank.
     """
     begin = read = 0  # ids[begin:read] are decoded as the context, ids[read:] wait for the end of a character
+    names = {number: _picture_text(shown) for number, shown in CONTENTS.in_order(np.array(ids))}
     for number, index in enumerate(ids):
-        special = tokenizer.special(index)
+        special = tokenizer.special(index) if index >= 0 else names.get(number, "")
         if special is not None:
             yield special
             begin = read = number + 1
             continue
         text = tokenizer.decode(ids[begin : number + 1])
-        last = number + 1 == len(ids) or tokenizer.special(ids[number + 1]) is not None
+        following = ids[number + 1] if number + 1 < len(ids) else -1
+        last = following < 0 or tokenizer.special(following) is not None
         if text.endswith("\N{REPLACEMENT CHARACTER}") and not last:
             yield UNFINISHED
             continue
         yield text[len(tokenizer.decode(ids[begin:read])) :]
         begin, read = read, number + 1
+
+
+def _picture_text(shown: Shown) -> str:
+    """Stands at the first of a picture's places."""
+    height, width = shown.size
+    return f"[{shown.path.name}, {width} x {height}: {shown.places:,} tokens]"
 
 
 def _printable(text: str) -> str:

@@ -36,7 +36,8 @@ class Segment:
 
 def trie_order(rows: Sequence[Ids]) -> list[int]:
     """Indices of the rows in lexicographic order of their ids: rows that begin alike are neighbors."""
-    # Big-endian bytes of unsigned numbers sort as the numbers do, and comparing bytes is quick.
+    # Big-endian bytes of unsigned numbers sort as the numbers do, and comparing bytes is quick. A place of a picture, a
+    # negative id, becomes a large number.
     keys = [row.astype(">u4").tobytes() for row in rows]
     return sorted(range(len(rows)), key=keys.__getitem__)
 
@@ -66,7 +67,7 @@ def segments(rows: Sequence[Ids], fewest_saved: int = FEWEST_TOKENS_SAVED) -> li
 
 def _groups(rows: Sequence[Ids], first: int, last: int, depth: int) -> list[tuple[int, int]]:
     """Runs of rows with the same token at `depth`; rows that end there come first and are a run of their own."""
-    tokens = [int(row[depth]) if len(row) > depth else -1 for row in rows[first:last]]
+    tokens = [int(row[depth]) if len(row) > depth else None for row in rows[first:last]]
     starts = [number for number in range(len(tokens)) if number == 0 or tokens[number] != tokens[number - 1]]
     return [(first + a, first + b) for a, b in zip(starts, [*starts[1:], len(tokens)], strict=True)]
 

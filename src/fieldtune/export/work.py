@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune import datasets
-from fieldtune.config import AdapterKind, Config
+from fieldtune.config import AdapterKind, Config, Family
 from fieldtune.data.load import Rows, load_split
 from fieldtune.errors import UserError
 from fieldtune.export.options import Options
@@ -80,6 +80,10 @@ class Work:
 def open_work(run: Run, options: Options, folder: Path) -> Work:
     """Open a finished run; `UserError` if its base or its data set is gone."""
     trained = load(run.config())
+    if trained.model.family is Family.vision_language:
+        raise UserError(
+            f"{run.folder} is of a model that sees, which is not exported yet; PEFT reads its adapter folder"
+        )
     config = unpacked(trained)
     models = RunModel(run, config)
     dataset = datasets.of_run(config, run)

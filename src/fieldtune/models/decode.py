@@ -11,18 +11,23 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 
+from fieldtune.data.batches import moved
+from fieldtune.data.media import CONTENTS, media_of
 from fieldtune.errors import UserError
 from fieldtune.models.constrained import Constraint
 from fieldtune.models.generate import Sampling
 from fieldtune.models.loss import unwrapped
+from fieldtune.models.vision_parts import embedded
 
 
 class Prompt:
     """A prompt on its way through the model, some tokens at a time so that others need not wait for all of it.
 
-    after: a prompt that this one begins with; what went through the model for it is not computed again.
+    after: a prompt that this one begins with; what went through the model for it is not computed again. Ids below 0 are
+    the places of pictures, which go through the tower when the first of its tokens is taken.
     """
 
     def __init__(self, ids: Sequence[int], after: Prompt | None = None) -> None:
@@ -33,18 +38,39 @@ class Prompt:
         self.cache: Any = DynamicCache()  # without the model's settings: every layer keeps all of its keys
         if after is not None:  # a layer that grows makes new tensors, so the old ones can be shared
             self.cache.layers = [copy(layer) for layer in after.cache.layers]
+        self._positions = _positions_of(self.ids)
+        self._vectors: torch.Tensor | None = None  # what the language model is given for the last tokens
+
+    @property
+    def ahead(self) -> int:
+        """By how much the position of the answer's first token is more than its number."""
+        return int(self._positions.max()) + 1 - len(self.ids)
 
     @torch.inference_mode()
     def advance(self, model: Any, tokens: int) -> torch.Tensor | None:
         """Take up to `tokens` more; the logits of the first word of the answer [vocabulary] once all are through."""
         device = next(model.parameters()).device
-        part = torch.tensor([self.ids[self.done : self.done + tokens]], device=device)
-        positions = torch.arange(self.done, self.done + part.shape[1], device=device)[None]
+        end = min(self.done + tokens, len(self.ids))
         output = model(
-            input_ids=part, position_ids=positions, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            **self._entering(model, end, device),
+            position_ids=self._positions[..., self.done : end].to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
-        self.done += part.shape[1]
+        self.done = end
         return output.logits[0, -1].float().cpu() if self.done == len(self.ids) else None
+
+    def _entering(self, model: Any, end: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """What the model is given for the tokens from `done` to `end`."""
+        left = torch.tensor([self.ids[self.done :]])
+        if self._vectors is None:
+            media = media_of(left)
+            if media is None:
+                return {"input_ids": left[:, : end - self.done].to(device)}
+            self._vectors = embedded(unwrapped(model), left.to(device), moved(media, device))
+        left_over = self._vectors.shape[1] - left.shape[1]
+        return {"inputs_embeds": self._vectors[:, left_over : left_over + end - self.done]}
 
 
 class RaggedBatch:
@@ -55,6 +81,7 @@ class RaggedBatch:
         self._device = next(model.parameters()).device
         self._cache: Any = None
         self._lengths: list[int] = []  # tokens in the cache, a row
+        self._ahead: list[int] = []  # by how much a row's next position is more than that
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -64,6 +91,7 @@ class RaggedBatch:
         """Take in a prompt that is through the model; its cache becomes a part of this one."""
         before = max(self._lengths, default=0)
         self._lengths.append(len(prompt.ids))
+        self._ahead.append(prompt.ahead)
         if self._cache is None:
             self._cache = prompt.cache
             return
@@ -82,7 +110,7 @@ class RaggedBatch:
         output = self._model(
             input_ids=torch.tensor(tokens, device=self._device)[:, None],
             attention_mask=mask.long(),
-            position_ids=lengths[:, None],
+            position_ids=(lengths + torch.tensor(self._ahead, device=self._device))[:, None],
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
@@ -98,6 +126,7 @@ class RaggedBatch:
             return
         before = max(self._lengths)
         self._lengths = [self._lengths[row] for row in rows]
+        self._ahead = [self._ahead[row] for row in rows]
         if not rows:
             self._cache = None
             return
@@ -164,4 +193,11 @@ def _widened(tensor: torch.Tensor, columns: int) -> torch.Tensor:
 
 def positions(model: Any) -> int:
     """Tokens that the model can take, prompt and answer."""
-    return int(unwrapped(model).config.max_position_embeddings)
+    return int(unwrapped(model).config.get_text_config().max_position_embeddings)
+
+
+def _positions_of(ids: Sequence[int]) -> torch.Tensor:
+    """[1, tokens], or [axes, 1, tokens] where pictures make a model count otherwise."""
+    shown = CONTENTS.in_order(np.array(ids))
+    found = shown[0][1].reader.positions(np.array(ids)) if shown else None
+    return torch.arange(len(ids))[None] if found is None else torch.from_numpy(found)[:, None]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fieldtune.data.media import plain_inputs
 from fieldtune.models.constrained import ConstrainedLogits
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.tokenizer import Tokenizer
@@ -47,16 +48,19 @@ def generate(
     in_step: bool = False,
     schema: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
-    """An answer to each prompt (token ids). The model's mode and the global random state are left as they were.
+    """An answer to each prompt (token ids, below 0 for the places of pictures).
+
+    The model's mode and the global random state are left as they were.
 
     in_step: all ranks answer together, as each holds a part of the weights; who is done first goes on computing.
     schema: a JSON schema that every answer is held to; one that is cut off by its length is not whole.
     A prompt that fills the context leaves no room and is a ValueError; a shorter room shortens the answer.
     """
     inner = unwrapped(model)
-    room = inner.config.max_position_embeddings - max(len(prompt) for prompt in prompts)
+    known = inner.config.get_text_config().max_position_embeddings
+    room = known - max(len(prompt) for prompt in prompts)
     if room < 1:
-        raise ValueError(f"a prompt fills the model's {inner.config.max_position_embeddings} positions")
+        raise ValueError(f"a prompt fills the model's {known} positions")
     device = next(inner.parameters()).device
     width = max(len(prompt) for prompt in prompts)
     # Padded on the left, so that every answer starts in the same column; the mask hides the padding.
@@ -71,7 +75,7 @@ def generate(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
             output = model.generate(
-                input_ids=ids.to(device),
+                **{name: value.to(device) for name, value in plain_inputs(ids).items()},
                 attention_mask=mask.to(device),
                 generation_config=_settings(tokenizer, sampling, min(sampling.max_new_tokens, room)),
                 synced_gpus=in_step,

@@ -10,14 +10,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fieldtune.data.media import MediaBatch
 from fieldtune.models.cross_entropy import losses, summed_cross_entropy
 from fieldtune.models.layout import Layout
 from fieldtune.models.soft_caps import output_head
 from fieldtune.models.tree_attention import NAME, Trunk, mask_for, register
+from fieldtune.models.vision_parts import embedded, text_body
 
 
 class LanguageModelLoss(nn.Module):
-    """Wraps a causal language model of transformers so that forward gives (loss sum, supervised tokens)."""
+    """Wraps a causal language model of transformers so that forward gives (loss sum, supervised tokens).
+
+    Of a model that sees, pictures go through its tower and projector in the pass in which their places stand.
+    """
 
     def __init__(self, model: nn.Module, *, fused: bool = True) -> None:
         """fused: layers are exchanged for those of `models.fused`, in place, and a plain output head is taken apart."""
@@ -29,7 +34,8 @@ class LanguageModelLoss(nn.Module):
 
             fuse(model)
         register()
-        unwrapped(model).set_attn_implementation(NAME)
+        # A vision tower's attention, which is not causal, stays as it is.
+        text_body(unwrapped(model)).set_attn_implementation(NAME)
 
     def forward(
         self,
@@ -39,6 +45,7 @@ class LanguageModelLoss(nn.Module):
         counts: Tensor,
         positions: Tensor | None = None,
         layout: Layout | None = None,
+        media: MediaBatch | None = None,
         trunk: Trunk | None = None,
         keep: Trunk | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -47,14 +54,21 @@ class LanguageModelLoss(nn.Module):
 
         Returns the loss summed over the supervised tokens (nats, fp32) and their number.
         """
-        at_labels, head = self._hidden_at(ids, where, positions, layout, trunk, keep)
+        at_labels, head = self._hidden_at(ids, where, positions, layout, media, trunk, keep)
         return summed_cross_entropy(at_labels, head, targets, counts, fused=self.fused), counts.sum()
 
     def token_losses(
-        self, ids: Tensor, where: Tensor, targets: Tensor, positions: Tensor | None, layout: Layout | None, **_: Any
+        self,
+        ids: Tensor,
+        where: Tensor,
+        targets: Tensor,
+        positions: Tensor | None,
+        layout: Layout | None,
+        media: MediaBatch | None = None,
+        **_: Any,
     ) -> Tensor:
         """The loss of each label [labels], without gradients."""
-        at_labels, head = self._hidden_at(ids, where, positions, layout)
+        at_labels, head = self._hidden_at(ids, where, positions, layout, media)
         return losses(at_labels, head, targets)
 
     def _hidden_at(
@@ -63,6 +77,7 @@ class LanguageModelLoss(nn.Module):
         where: Tensor,
         positions: Tensor | None,
         layout: Layout | None,
+        media: MediaBatch | None = None,
         trunk: Trunk | None = None,
         keep: Trunk | None = None,
     ) -> tuple[Tensor, nn.Module]:
@@ -75,8 +90,10 @@ class LanguageModelLoss(nn.Module):
             mask = ids.new_empty(1, 1, 1, 0) if seen is None else seen
             packed = {"position_ids": positions, "attention_mask": mask, "layout": layout, "trunk": trunk}
             packed["keep"] = keep
-        body = getattr(inner, inner.base_model_prefix)
-        hidden = body(input_ids=ids, use_cache=False, **packed).last_hidden_state
+        elif positions is not None:
+            packed = {"position_ids": positions}
+        entered = {"input_ids": ids} if media is None else {"inputs_embeds": embedded(inner, ids, media)}
+        hidden = text_body(inner)(**entered, use_cache=False, **packed).last_hidden_state
         return hidden.flatten(0, 1).index_select(0, where), output_head(inner)
 
 

@@ -27,6 +27,7 @@ from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.quantized import numbers
 from fieldtune.models.recompute import recompute_layers
 from fieldtune.models.tree_attention import Trunk
+from fieldtune.models.vision_parts import PARTS
 
 FEW = (2, 3)  # layers of the traced models
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -79,6 +80,8 @@ def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) ->
     """
     from transformers import AutoModelForCausalLM
 
+    if settings.model_type in PARTS:
+        raise UserError("the memory and time of a model that sees are not forecast yet; a training run measures them")
     settings = copy.deepcopy(settings)
     if layers is not None:
         settings.num_hidden_layers = layers

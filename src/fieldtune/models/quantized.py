@@ -17,6 +17,7 @@ from torch import nn
 from fieldtune import ranks
 from fieldtune.config import Accelerator, AdapterConfig, AdapterKind, Config, HardwareConfig, Precision
 from fieldtune.errors import UserError
+from fieldtune.models.vision_parts import Parts
 
 # It asks for a package of kernels whenever it is imported, by PEFT too; what goes wrong it raises.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -34,8 +35,8 @@ class Packed:
     rest: torch.dtype
     device: str
 
-    def loading(self) -> dict[str, Any]:
-        """What `from_pretrained` is given."""
+    def loading(self, parts: Parts | None = None) -> dict[str, Any]:
+        """What `from_pretrained` is given. parts: of a model that sees, of which the language model alone is packed."""
         from transformers import BitsAndBytesConfig
 
         settings = BitsAndBytesConfig(
@@ -43,6 +44,7 @@ class Packed:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=self.double,
             bnb_4bit_compute_dtype=self.compute,
+            llm_int8_skip_modules=["lm_head", parts.vision, *parts.projector] if parts else None,
         )
         return {"quantization_config": settings, "dtype": self.rest, "device_map": {"": self.device}}
 
@@ -76,7 +78,7 @@ def settle(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def make_optimizer(parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+def make_optimizer(parameters: list[Any], **settings: Any) -> torch.optim.Optimizer:
     """AdamW with both moments in 8 bits; on a GPU they are paged out to the host's memory when there is no room."""
     from bitsandbytes.optim import PagedAdamW8bit
 

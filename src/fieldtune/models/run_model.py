@@ -9,20 +9,23 @@ from typing import Any
 
 import torch
 
-from fieldtune.config import Accelerator, Config
+from fieldtune.config import Accelerator, Config, Family
 from fieldtune.data.encode import Encoder
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
+from fieldtune.models.loss import unwrapped
 from fieldtune.models.quantized import DTYPES, packed
-from fieldtune.models.tokenizer import Tokenizer, load_tokenizer
+from fieldtune.models.tokenizer import load_tokenizer
+from fieldtune.models.vision import load_reader
+from fieldtune.models.vision_parts import put, read_whole_parts
 from fieldtune.models.weights import Source, build, resolve
 from fieldtune.runs import Run
 
 MODEL, ADAPTER = "model", "adapter"  # what a finished train run holds: one of these folders
 
 
-def start_model(config: Config) -> tuple[Any, Tokenizer]:
-    """The model that training starts from, adapters included, and its tokenizer. Seeded: the same each time."""
+def start_model(config: Config) -> tuple[Any, Encoder]:
+    """The model that training starts from, adapters included, and its encoder. Seeded: the same each time."""
     torch.manual_seed(config.seed)
     source = resolve(config.model, config)
     tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
@@ -33,7 +36,8 @@ def start_model(config: Config) -> tuple[Any, Tokenizer]:
             f"the weights of {config.model.weights} know {known:,} tokens, but the tokenizer's end token is number "
             f"{tokenizer.end_id:,}; give weights that were made with this tokenizer"
         )
-    return adapt(model, config.adapter), tokenizer
+    reader = load_reader(source.folder, tokenizer)
+    return adapt(model, config.adapter), Encoder(tokenizer, config.model.template, reader)
 
 
 class RunModel:
@@ -51,7 +55,12 @@ class RunModel:
         self._loaded = ""
         folder = self._tuned_folder if self._tuned_folder.is_dir() else self._adapter_folder
         self.tokenizer = load_tokenizer(config.model.tokenizer, folder)
-        self.encoder = Encoder(self.tokenizer, config.model.template)
+        self._whole: dict[str, Any] = {}  # the base's weights of parts that were trained whole beside the adapter
+        # A finished full training has its image processor beside it, an adapter leaves it where the base is.
+        seen = folder if folder == self._tuned_folder else None
+        if config.model.family is Family.vision_language and seen is None:
+            seen = resolve(config.model, config, with_weights=False).folder
+        self.encoder = Encoder(self.tokenizer, config.model.template, load_reader(seen, self.tokenizer))
 
     @contextmanager
     def system(self, name: str) -> Iterator[Any]:
@@ -61,12 +70,22 @@ class RunModel:
             if name == "tuned":
                 yield model
             else:
-                with model.disable_adapter():
+                with model.disable_adapter(), self._base_parts(unwrapped(model)):
                     yield model
         elif name == "tuned":
             yield self._get("tuned", lambda: build(self._config.model, Source(self._tuned_folder)))
         else:
             yield self._get("base", self._load_base)
+
+    @contextmanager
+    def _base_parts(self, inner: Any) -> Iterator[None]:
+        """While parts that were trained whole are those of the base."""
+        tuned = {name: inner.get_parameter(name).detach().clone() for name in self._whole}
+        put(inner, self._whole)
+        try:
+            yield
+        finally:
+            put(inner, tuned)
 
     def release(self) -> None:
         """Let the model in memory go; the next use loads it anew."""
@@ -91,4 +110,6 @@ class RunModel:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-            return PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))
+            model = PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))
+        self._whole = read_whole_parts(unwrapped(model), self._adapter_folder)
+        return model

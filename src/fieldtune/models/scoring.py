@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fieldtune.config import Packing
-from fieldtune.data.batches import MicroBatch, collate, moved
+from fieldtune.data.batches import MicroBatch, collate, moved, with_media
 from fieldtune.data.encode import Encoded
 from fieldtune.data.packing import pack_for_scoring
 from fieldtune.data.trie import trie_order
@@ -39,7 +39,7 @@ def row_losses(
         for first in range(0, len(rows), batch_size):
             numbers = order[first : first + batch_size]
             batch, owner = _together([rows[number] for number in numbers], packing, pad_id)
-            losses = network.token_losses(**moved(batch, device))
+            losses = network.token_losses(**moved(with_media(batch), device))
             sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, owner, losses.double().cpu())
             for number, value in zip(numbers, sums.tolist(), strict=True):
                 results[number] = (value, rows[number].supervised)

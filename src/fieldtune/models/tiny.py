@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from fieldtune.models import tiny_vision
 from fieldtune.models.tokenizer import GPT2_END_ID, Gpt2Tokenizer
 
 FORM = 1  # part of the folder's name: raised when what is made here changes
@@ -83,14 +84,17 @@ FAMILIES = {
 
 
 def ensure_tiny(name: str, cache: Path) -> Path:
-    """The folder, in the hub's form, of a small model of a family of `FAMILIES`; made once."""
+    """The folder, in the hub's form, of a small model of one of `FAMILIES` or `tiny_vision.FAMILIES`; made once."""
     target = cache / "tiny" / f"{name}-{FORM}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not (target / "config.json").exists():
             beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
-                _make(FAMILIES[name], beside)
+                if name in FAMILIES:
+                    _make(FAMILIES[name], beside)
+                else:
+                    tiny_vision.make(name, beside)
                 shutil.rmtree(target, ignore_errors=True)
                 beside.rename(target)
             finally:

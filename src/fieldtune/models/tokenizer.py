@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jinja2 import UndefinedError
+
 from fieldtune.config import TokenizerKind
 from fieldtune.errors import UserError
 
@@ -55,8 +57,12 @@ class Tokenizer(Protocol):
         """Text of a special token; None for an ordinary one."""
         ...
 
-    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+    def chat(self, messages: list[dict[str, Any]], *, open_turn: bool) -> str:
         """The messages in the tokenizer's own chat template; open_turn: with the start of an assistant turn."""
+        ...
+
+    def opening(self, text: str) -> list[int]:
+        """What the tokenizer itself puts before a text that does not begin so."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -91,8 +97,11 @@ class Gpt2Tokenizer:
     def special(self, index: int) -> str | None:
         return END_OF_TEXT if index == GPT2_END_ID else None
 
-    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+    def chat(self, messages: list[dict[str, Any]], *, open_turn: bool) -> str:
         raise UserError("GPT-2's BPE has no chat template; give model.template=alpaca")
+
+    def opening(self, text: str) -> list[int]:
+        return []
 
     def save(self, folder: Path) -> None:
         vocabulary, merges = _hugging_face_bpe(self._encoding)
@@ -125,6 +134,9 @@ class PretrainedTokenizer:
             raise UserError(f"{folder} holds no tokenizer that transformers can read ({reason})") from None
         if self._tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer in {folder} names no end token; set eos_token in its tokenizer_config.json")
+        if not self._tokenizer.chat_template:
+            self._tokenizer.chat_template = _processor_template(folder)
+        self._in_parts = False  # whether the template wants a content as a list of parts, as processors' do
         self.size = len(self._tokenizer)
         self._specials: dict[int, str] = {
             index: token.content for index, token in self._tokenizer.added_tokens_decoder.items() if token.special
@@ -140,7 +152,14 @@ class PretrainedTokenizer:
         if not self._tokenizer.chat_template:
             return None
         answer = "A1B2"
-        text = self.chat([{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}], open_turn=False)
+        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}]
+        try:
+            text = self.chat(turns, open_turn=False)
+        except UndefinedError:
+            text = ""
+        if answer not in text:  # a template of texts and pictures sees no parts in a plain text
+            self._in_parts = True
+            text = self.chat(turns, open_turn=False)
         after = self.encode(text.rpartition(answer)[2], special=True)
         return next((index for index in after if index in self._specials), None)
 
@@ -163,14 +182,32 @@ class PretrainedTokenizer:
     def special(self, index: int) -> str | None:
         return self._specials.get(index)
 
-    def chat(self, messages: list[dict[str, str]], *, open_turn: bool) -> str:
+    def opening(self, text: str) -> list[int]:
+        if self._tokenizer.bos_token and text.startswith(self._tokenizer.bos_token):
+            return []
+        ids: list[int] = self._tokenizer.encode("a")
+        return ids[: -len(self.encode("a"))]
+
+    def chat(self, messages: list[dict[str, Any]], *, open_turn: bool) -> str:
         if not self._tokenizer.chat_template:
             raise UserError("the model's tokenizer has no chat template; give model.template=alpaca")
+        if self._in_parts:
+            messages = [{**message, "content": _in_parts(message["content"])} for message in messages]
         text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_turn)
         return text
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(str(folder))
+
+
+def _in_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _processor_template(folder: Path) -> str | None:
+    """The chat template of a folder whose processor, not its tokenizer, has one."""
+    path = folder / "chat_template.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["chat_template"]) if path.exists() else None
 
 
 def load_tokenizer(kind: TokenizerKind, folder: Path | None) -> Tokenizer:

@@ -1,7 +1,7 @@
 """From `model.weights` to a folder of files, and from there to a model: one route for every source.
 
 random          nothing: the shape of the configuration, weights from the seed
-tiny:FAMILY     random weights of a small mistral, gemma or gemma2, made once into the cache
+tiny:FAMILY     random weights of a small mistral, gemma, gemma2, llava, qwen2vl, ..., made once into the cache
 hub:OWNER/NAME  a folder in the hub's form, downloaded and checked
 folder:PATH     such a folder, or one with OpenAI's original TensorFlow checkpoint of GPT-2
 openai:124M     OpenAI's checkpoint, downloaded (with the backup address) and checked
@@ -25,6 +25,7 @@ from fieldtune.config import Config, Family, ModelConfig
 from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.quantized import Packed, settle
+from fieldtune.models.vision_parts import PARTS, in_fp32, read_whole_parts
 from fieldtune.runs import find_run
 
 log = logging.getLogger("fieldtune")
@@ -95,7 +96,7 @@ def build(model: ModelConfig, source: Source, packed: Packed | None = None) -> A
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    built = _gpt2(model, source) if model.family is Family.gpt2 else _causal_lm(model, source, packed)
+    built = _gpt2(model, source) if model.family is Family.gpt2 else _of_folder(model, source, packed)
     if source.adapter is not None:
         from peft import PeftModel
 
@@ -104,10 +105,11 @@ def build(model: ModelConfig, source: Source, packed: Packed | None = None) -> A
 
         built = PeftModel.from_pretrained(built, str(source.adapter)).merge_and_unload()
         built.requires_grad_(True)  # PEFT froze the base, and merging does not undo that
+        read_whole_parts(built, source.adapter)
     # SmolLM2 declares its end-of-turn token to be padding, and torch would keep that token's embedding from learning.
     # Padding never reaches our loss, so no token needs to be left out.
     built.get_input_embeddings().padding_idx = None
-    positions = getattr(built.config, "max_position_embeddings", None)
+    positions = getattr(built.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and model.context_length > positions:
         raise UserError(
             f"model.context_length={model.context_length} is more than the {positions} positions of {model.name}; "
@@ -158,8 +160,8 @@ def _same_shape(model: ModelConfig, wanted: dict[str, int | None], found: dict[s
         )
 
 
-def _causal_lm(model: ModelConfig, source: Source, packed: Packed | None) -> Any:
-    from transformers import AutoModelForCausalLM
+def _of_folder(model: ModelConfig, source: Source, packed: Packed | None) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     assert source.folder is not None  # `check` refuses random weights for this family
     settings = _read_settings(source.folder)
@@ -168,12 +170,22 @@ def _causal_lm(model: ModelConfig, source: Source, packed: Packed | None) -> Any
             f"the weights of {model.weights} are quantized already; give the model that they were made of "
             "(adapter=qlora packs it itself)"
         )
-    wanted = dict(packed.loading()) if packed is not None else {}
+    parts = PARTS.get(settings.model_type)
+    if parts is not None and model.family is not Family.vision_language:
+        raise UserError(f"the model of {model.weights} sees; give model.family=vision_language")
+    if parts is None and model.family is Family.vision_language:
+        raise UserError(
+            f"the model of {model.weights} is a {settings.model_type}, which is none of those that see here "
+            f"({', '.join(PARTS)}); give model.family=causal_lm for a model of text"
+        )
+    wanted = dict(packed.loading(parts)) if packed is not None else {}
     if getattr(settings, "attn_logit_softcapping", None):  # transformers' default attention cannot do it
         wanted["attn_implementation"] = "eager"
-    built = _load_strictly(AutoModelForCausalLM, source.folder, **wanted)
+    built = _load_strictly(AutoModelForImageTextToText if parts else AutoModelForCausalLM, source.folder, **wanted)
     if packed is not None:
         settle(built)
+        if parts is not None:
+            in_fp32(built)
     return built
 
 

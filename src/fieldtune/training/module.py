@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fieldtune.config import OptimizerKind, Precision, Scheduler, TrainerConfig
+from fieldtune.config import AdapterConfig, OptimizerKind, Precision, Scheduler, TrainerConfig
 from fieldtune.data.batches import Window
 from fieldtune.errors import UserError
+from fieldtune.models.adapters import learning_rates
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.quantized import make_optimizer
 from fieldtune.training.state_files import random_state, set_random_state
@@ -34,8 +35,11 @@ class FineTuning(pl.LightningModule):
         precision: Precision,
         steps: int,
         team: Team | None = None,
+        adapter: AdapterConfig | None = None,
     ) -> None:
+        """adapter: says whether parts of the network have learning rates of their own."""
         super().__init__()
+        self.adapter = adapter or AdapterConfig()
         self.network = network
         self.team = team or Team()
         self.settings = trainer
@@ -100,7 +104,8 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        by_rate = learning_rates(self.network, settings, self.adapter)
+        trained: list[Any] = [{"params": those, "lr": rate} for rate, those in by_rate.items()]
         wanted: dict[str, Any] = {
             "lr": settings.learning_rate,
             "betas": (settings.betas[0], settings.betas[1]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from fieldtune.config import Packing
-from fieldtune.data.batches import Window, pad_window
+from fieldtune.data.batches import Window, pad_window, window_with_media
 from fieldtune.data.encode import Encoded
 from fieldtune.data.schedule import Windows
 from fieldtune.data.trie import fewest_tokens
@@ -62,11 +62,12 @@ class PackingTrial(pl.Callback):
         if trainer.global_step or not self._steps:
             return
         seconds = {"seconds": 0.0, "padded_seconds": 0.0}
-        self._time(trainer, module, self._windows.build(0))  # the first pass sets things up
+        self._time(trainer, module, self._windows.ready(0))  # the first pass sets things up
         for step in range(self._steps):
-            seconds["seconds"] += self._time(trainer, module, self._windows.build(step))
+            seconds["seconds"] += self._time(trainer, module, self._windows.ready(step))
             rows = rows_of(self._windows, step)
-            seconds["padded_seconds"] += self._time(trainer, module, padded(self._windows, rows))
+            without = window_with_media(padded(self._windows, rows))
+            seconds["padded_seconds"] += self._time(trainer, module, without)
         self.record = {"timed_steps": self._steps, **{name: round(value, 3) for name, value in seconds.items()}}
 
     @staticmethod

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from fieldtune.charts import loss_plot_pdf
 from fieldtune.config import AdapterKind, Config, Family
+from fieldtune.data.encode import Encoder
 from fieldtune.errors import UserError
 from fieldtune.models.exported import save_state_dict
+from fieldtune.models.loss import unwrapped
 from fieldtune.models.run_model import ADAPTER, MODEL
-from fieldtune.models.tokenizer import Tokenizer
+from fieldtune.models.vision_parts import save_whole_parts
 from fieldtune.records import read_jsonl
 from fieldtune.training.watch import METRICS
 
+log = logging.getLogger("fieldtune")
 
-def save_results(config: Config, run_dir: Path, model: Any, tokenizer: Tokenizer, result_name: str) -> dict[str, str]:
+
+def save_results(config: Config, run_dir: Path, model: Any, encoder: Encoder, result_name: str) -> dict[str, str]:
     """Write the results; returns each file or folder's name in the run and what it is."""
+    tokenizer = encoder.tokenizer
     if config.adapter.kind is AdapterKind.none:
         files = {MODEL: "the tuned model and its tokenizer, in the hub's form (safetensors)"}
         model.save_pretrained(str(run_dir / MODEL))
         tokenizer.save(run_dir / MODEL)
+        if encoder.reader is not None:
+            encoder.reader.save(run_dir / MODEL)
         if config.model.family is Family.gpt2:
             name = f"gpt2-{config.model.size}-{result_name}.pth"
             save_state_dict(model, run_dir / name)
@@ -30,6 +38,8 @@ def save_results(config: Config, run_dir: Path, model: Any, tokenizer: Tokenizer
         files = {ADAPTER: "the tuned adapter and the tokenizer; the base stays where it came from"}
         _must_have_moved(model)
         model.save_pretrained(str(run_dir / ADAPTER))
+        for name in save_whole_parts(unwrapped(model), run_dir / ADAPTER):
+            log.info("%s: a part that was trained whole", run_dir / ADAPTER / name)
         _name_the_base(run_dir / ADAPTER / "adapter_config.json", config.model.weights)
         tokenizer.save(run_dir / ADAPTER)
     plot = f"loss_plot_{config.model.size}.pdf"

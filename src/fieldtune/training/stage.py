@@ -40,11 +40,11 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     team = make_team(config.hardware)
     use_threads(config.hardware)
-    model, tokenizer = start_model(config)
+    model, encoder = start_model(config)
+    tokenizer = encoder.tokenizer
     overflow = fp16_problem(unwrapped(model).config.model_type, config)
     if overflow is not None:  # of a family that only the files could tell
         raise UserError(overflow)
-    encoder = Encoder(tokenizer, config.model.template)
     rows, val = _rows(config, dataset, encoder)
     schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))
     if config.trainer.warmup_steps >= schedule.total_steps:
@@ -68,7 +68,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         must_pack_exactly(network, rows.encoded, config.model.context_length)
     elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
         must_score_exactly(network, rows.encoded)
-    module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team)
+    module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team, config.adapter)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
     watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
     windows = Windows(
@@ -90,7 +90,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     if not team.rank.writes:
         return {}
     load_best(run_dir, module)
-    files = save_results(config, run_dir, model, tokenizer, tasks.get(config.data.task).result_name())
+    files = save_results(config, run_dir, model, encoder, tasks.get(config.data.task).result_name())
     kept = watch.best_step if watch.val.encoded else watch.last_step
     log.info("kept the weights of step %d; results in %s", kept, run_dir)
     tracker.artifact(f"{config.name}-model", "model", [run_dir / name for name in files], {"step": kept})

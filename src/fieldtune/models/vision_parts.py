@@ -1,0 +1,150 @@
+"""The parts of an image-language model of transformers: its vision tower, its projector, its language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fieldtune.config import VisionPart
+from fieldtune.data.media import MediaBatch
+from fieldtune.errors import UserError
+
+WHOLE = {"projector": "projector.safetensors", "vision": "vision.safetensors"}  # files beside a saved adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Names of modules or parameters of a family. What is in the projector counts as that, wherever it lies."""
+
+    language: str
+    projector: tuple[str, ...]
+    vision: str
+
+
+_LLAVA = Parts("model.language_model", ("model.multi_modal_projector", "model.image_newline"), "model.vision_tower")
+_SMOLVLM = Parts("model.text_model", ("model.connector",), "model.vision_model")
+_QWEN = Parts("model.language_model", ("model.visual.merger",), "model.visual")
+PARTS: dict[str, Parts] = {
+    "llava": _LLAVA,
+    "llava_next": _LLAVA,
+    "llava_onevision": _LLAVA,
+    "smolvlm": _SMOLVLM,
+    "idefics3": _SMOLVLM,
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+}
+
+
+def parts_of(inner: Any) -> Parts | None:
+    """The parts of a model of transformers; None if it does not see."""
+    return PARTS.get(inner.config.model_type)
+
+
+def text_body(inner: Any) -> Any:
+    """The language model without its output head."""
+    parts = parts_of(inner)
+    return inner.get_submodule(parts.language) if parts else getattr(inner, inner.base_model_prefix)
+
+
+def within(name: str, prefixes: tuple[str, ...] | str) -> bool:
+    """Whether a module or parameter of this name lies in one of the modules."""
+    several = (prefixes,) if isinstance(prefixes, str) else prefixes
+    return any(name == one or name.startswith(one + ".") for one in several)
+
+
+def part_named(parts: Parts, name: str) -> str:
+    """`projector`, `vision` or `language`: where a parameter of the model of transformers belongs."""
+    if within(name, parts.projector):
+        return "projector"
+    return "vision" if within(name, parts.vision) else "language"
+
+
+def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters of a part of a model that sees."""
+    parts = parts_of(inner)
+    assert parts is not None
+    for name, parameter in inner.named_parameters():
+        if part_named(parts, name) == part:
+            yield name, parameter
+
+
+def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
+    """What the language model is given for ids [rows, length] with the pictures of `media`: [rows, length, width]."""
+    found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output
+    features = torch.cat(list(found)) if isinstance(found, list | tuple) else found.flatten(0, -2)
+    vectors = inner.get_input_embeddings()(ids.clamp(min=0))
+    seen = features.index_select(0, media["rows"]).to(vectors.dtype)
+    placed: Tensor = vectors.flatten(0, 1).index_copy(0, media["where"], seen).view_as(vectors)
+    return placed
+
+
+def whole_parts(inner: Any) -> dict[str, dict[str, nn.Parameter]]:
+    """Of projector and vision tower, those that are trained whole, by the names that transformers gives."""
+    if parts_of(inner) is None:
+        return {}
+    found = {part: dict(parameters_in(inner, part)) for part in WHOLE}
+    return {
+        part: parameters
+        for part, parameters in found.items()
+        if not any("lora_" in name for name in parameters) and all(one.requires_grad for one in parameters.values())
+    }
+
+
+def save_whole_parts(inner: Any, folder: Path) -> list[str]:
+    """Write the parts that are trained whole, a file each, beside an adapter; returns the files' names."""
+    written = []
+    for part, parameters in whole_parts(inner).items():
+        save_file(
+            {name: one.detach().cpu().contiguous() for name, one in parameters.items()}, str(folder / WHOLE[part])
+        )
+        written.append(WHOLE[part])
+    return written
+
+
+def read_whole_parts(inner: Any, folder: Path) -> dict[str, Tensor]:
+    """Put the parts that lie beside an adapter into the model; `UserError` unless every weight of a part is there and
+    none else. Returns the weights that were there before."""
+    before: dict[str, Tensor] = {}
+    for part, file in WHOLE.items():
+        if not (folder / file).exists():
+            continue
+        try:
+            state = load_file(str(folder / file))
+        except SafetensorError as error:
+            raise UserError(f"{folder / file} cannot be read ({error})") from None
+        there = dict(parameters_in(inner, part)) if parts_of(inner) else {}
+        wrong = sorted(state.keys() ^ there.keys()) or [n for n in state if state[n].shape != there[n].shape]
+        if wrong:
+            raise UserError(f"{folder / file} does not fit the model's {part} ({', '.join(wrong[:5])})")
+        before |= {name: there[name].detach().clone() for name in state}
+        put(inner, state)
+    return before
+
+
+@torch.no_grad()
+def put(inner: Any, state: dict[str, Tensor]) -> None:
+    """Copy weights into a model, by name."""
+    for name, value in state.items():
+        inner.get_parameter(name).copy_(value)
+
+
+def train_parts(inner: Any, projector: VisionPart, vision: VisionPart) -> None:
+    """Train projector and tower whole, or leave their own weights as they are."""
+    for part, wanted in (("projector", projector), ("vision", vision)):
+        for name, parameter in parameters_in(inner, part):
+            if "lora_" not in name:
+                parameter.requires_grad_(wanted is VisionPart.full)
+
+
+def in_fp32(inner: Any) -> None:
+    """Hold projector and tower in fp32 beside a packed language model: small steps would be lost in 16 bits."""
+    for part in WHOLE:
+        for _, parameter in parameters_in(inner, part):
+            parameter.data = parameter.data.float()
