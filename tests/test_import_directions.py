@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),
     ("checks", "evaluated_run", "composition", "file_check"),
-    ("datasets", "tracking", "ranks", "half_precision"),
+    ("datasets", "tracking", "ranks", "half_precision", "adapter_checks"),
     ("loading", "command_words"),
     ("keys",),
     ("tasks",),
