@@ -36,12 +36,15 @@ def test_chat_over_a_pipe(chat_run: Run) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_answer_only(chat_run: Run) -> None:
-    process = started("chat", f"run={chat_run.folder}", "max_tokens=100000", "temperature=0")
-    assert process.stdin and process.stdout
-    process.stdin.write(b"Hi\n")
-    process.stdin.flush()
-    assert process.stdout.read(1)  # the answer has begun
-    process.send_signal(signal.SIGINT)
-    said, problem = process.communicate(b"/reset\n/exit\nnot read\n", timeout=120)
-    assert process.returncode == 0, problem
+    for _ in range(5):
+        process = started("chat", f"run={chat_run.folder}", "max_tokens=100000", "temperature=0")
+        assert process.stdin and process.stdout
+        process.stdin.write(b"Hi\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)  # the answer has begun
+        process.send_signal(signal.SIGINT)
+        said, problem = process.communicate(b"/reset\n/exit\nnot read\n", timeout=120)
+        assert process.returncode == 0, problem
+        if b"[cut: " not in said:  # else a busy machine sent the signal when the answer had ended
+            break
     assert said.decode(errors="replace").endswith("[stopped]\nA new conversation.\n")
