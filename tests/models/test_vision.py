@@ -21,8 +21,9 @@ from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.prefixes import Prefixes
 from fieldtune.models.tiny import ensure_tiny
 from fieldtune.models.tokenizer import load_tokenizer
-from fieldtune.models.vision import load_reader, picture_size
+from fieldtune.models.vision import load_reader
 from fieldtune.records import Media, Message
+from fieldtune.sources.pictures import picture_size
 from tests.models.packed import tiny_config
 from tests.models.pictures import (
     QUESTIONS,

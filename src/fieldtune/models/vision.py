@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from fieldtune.data.media import CONTENTS, Ids, MediaReader, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, file_sha256
+from fieldtune.sources.pictures import MediaError, picture_size, read_image
 
 Size = tuple[int, int]  # pixels: height, width
-TURNED = (5, 6, 7, 8)  # values of EXIF's orientation for which height and width change places
 
 
 def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None:
@@ -50,7 +51,7 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None
     return reader(settings, processor, tokenizer.native)
 
 
-class Reader:
+class Reader(ABC):
     """A family whose text has a placeholder for each place and nothing around them."""
 
     def __init__(self, settings: Any, processor: Any, tokenizer: Any) -> None:
@@ -67,12 +68,13 @@ class Reader:
             size, content = picture_size(path), media.sha256 or file_sha256(path)
             places = self.places(size, together)
         except (OSError, ValueError) as error:
-            raise EncodeError(f"its picture {path} cannot be shown ({error})") from None
+            reason = error.reason if isinstance(error, MediaError) else error
+            raise EncodeError(f"its picture {path} cannot be shown ({reason})") from None
         return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, size, places, first, self))
 
+    @abstractmethod
     def places(self, size: Size, together: int) -> int:
         """Places of a picture of `size` that is one of `together` in its row; `ValueError` if it cannot be taken."""
-        raise NotImplementedError
 
     def text(self, shown: Shown) -> str:
         return self.placeholder * shown.places
@@ -81,7 +83,7 @@ class Reader:
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        made = self.processor(self._arranged([read_picture(one.path) for one in shown]), return_tensors="pt")
+        made = self.processor(self._arranged([_pixels(one.path) for one in shown]), return_tensors="pt")
         return {name: made[name] for name in self.processor.model_input_names if name in made}
 
     def _arranged(self, pictures: list[Any]) -> Any:
@@ -244,21 +246,11 @@ READERS: dict[str, type[Reader]] = {
 }
 
 
-def picture_size(path: Path) -> Size:
-    """Of a picture as it is looked at, turned as its EXIF says; only the file's head is read."""
+def _pixels(path: Path) -> Any:
+    """A picture of Pillow, for a processor would guess which axis of an array is that of colors."""
     from PIL import Image
 
-    with Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if image.getexif().get(0x0112) in TURNED else (height, width)
-
-
-def read_picture(path: Path) -> Any:
-    """A picture of Pillow, RGB, turned as its EXIF says; `UserError` if the file cannot be read."""
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise UserError(f"the picture {path} cannot be read ({error}); mend it, or take its rows out") from None
+        return Image.fromarray(read_image(path))
+    except MediaError as error:
+        raise UserError(f"the picture {error}; mend it, or take its rows out") from None
