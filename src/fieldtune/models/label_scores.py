@@ -17,9 +17,13 @@ from fieldtune.records import Message
 
 def label_row(encoder: Encoder, prompt: Sequence[Message], label: str) -> Encoded:
     """A prompt with a label as its answer; trained are the label's tokens and the end token, and nothing before."""
+    return _answered(encoder, prompt, label, len(encoder.prompt(prompt)))
+
+
+def _answered(encoder: Encoder, prompt: Sequence[Message], label: str, before: int) -> Encoded:
     row = encoder.row((*prompt, Message("assistant", (label,))))
     trained = row.trained.copy()
-    trained[: len(encoder.prompt(prompt))] = False  # answers of earlier turns are part of the prompt
+    trained[:before] = False  # answers of earlier turns are part of the prompt
     return replace(row, trained=trained)
 
 
@@ -43,7 +47,8 @@ def label_logs(
     """
     found = np.zeros((len(prompts), len(labels)))
     for number, prompt in enumerate(prompts):
-        rows = [label_row(encoder, prompt, label) for label in labels]
+        before = len(encoder.prompt(prompt))
+        rows = [_answered(encoder, prompt, label, before) for label in labels]
         losses = row_losses(network, rows, encoder.tokenizer.pad_id, len(rows), packing)
         found[number] = [-loss for loss, _ in losses]
         on_prompt()
