@@ -44,7 +44,7 @@ def our_gradients(
     model: nn.Module, rows: list[Encoded], micro: int, packing: Packing = Packing.shared_prefix
 ) -> tuple[float, dict[str, Tensor]]:
     schedule = Schedule(len(rows), micro, accumulation=99, seed=1, max_epochs=1, max_steps=None)
-    window = Windows(rows, schedule, packing, pad_id=0).build(0)
+    window = Windows(rows, schedule, packing, pad_id=0).ready(0)
     total = float(backward_window(LanguageModelLoss(model), window, Tensor.backward))
     trained = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return total / window["supervised"], trained

@@ -18,14 +18,13 @@ from fieldtune.data.batches import window_with_media
 from fieldtune.data.encode import Encoded
 from fieldtune.data.media import plain_inputs
 from fieldtune.data.packing import pack_window
-from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.data.trie import fewest_tokens
 from fieldtune.models.adapters import adapt, learning_rates
 from fieldtune.models.fused import FusedLlamaRMSNorm
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.vision_parts import part_named, parts_of
-from fieldtune.training.window import backward_window
 from tests.models.pictures import SEEING, rows_that_see, seeing, seeing_encoder
+from tests.training.test_exact_loss import our_gradients
 
 FULL = AdapterConfig(kind=AdapterKind.none, projector=VisionPart.full, vision=VisionPart.full)
 PROJECTOR = re.compile("projector|connector|merger|image_newline")
@@ -44,14 +43,6 @@ def plain_gradients(model: Any, rows: list[Encoded]) -> tuple[float, dict[str, T
     mean = total / count
     mean.backward()
     return float(mean.detach()), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def our_gradients(model: Any, rows: list[Encoded], micro: int, packing: Packing) -> tuple[float, dict[str, Tensor]]:
-    schedule = Schedule(len(rows), micro, accumulation=99, seed=1, max_epochs=1, max_steps=None)
-    window = Windows(rows, schedule, packing, pad_id=0).ready(0)
-    total = float(backward_window(LanguageModelLoss(model), window, Tensor.backward))
-    trained = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return total / window["supervised"], trained
 
 
 def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
