@@ -168,6 +168,8 @@ class ModelConfig:
     # random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
     weights: str = MISSING
     revision: str | None = None  # branch, tag or commit of a hub model
+    # Of a Mobile-VideoGPT whose weights are without it: hub:OWNER/NAME or folder:PATH of the CLIP that it is taken from
+    image_tower: str | None = None
     tokenizer: TokenizerKind = MISSING
     template: TemplateKind = MISSING
     size: str = MISSING  # names the result files: gpt2-{size}-golf-feedback.pth, loss_plot_{size}.pdf
