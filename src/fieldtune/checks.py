@@ -79,6 +79,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.sample_tokens": (1, None),
     "trainer.temperature": (0, 100),
     "trainer.top_k": (1, None),
+    "trainer.media_cache_gb": (0, None),
     "trainer.packing_trial": (0, 100),
     "hardware.devices": (1, 1024),
     "hardware.nodes": (1, 4096),

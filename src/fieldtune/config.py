@@ -226,6 +226,8 @@ class TrainerConfig:
     sample_tokens: int = 200  # new tokens of such a sample at most
     temperature: float = 0.7  # of such a sample
     top_k: int = 50  # of such a sample
+    # GB of disk, under cache_dir, that frames of films and what frozen towers see in them may take; 0: none are kept
+    media_cache_gb: float = 50.0
     packing_trial: int = 0  # optimizer steps timed with and without packing before training starts, for the report
 
 

@@ -34,6 +34,8 @@ class MobileVideoGPT(nn.Module):
     models of transformers it is one: what is not its own is its language model's.
     """
 
+    base_model_prefix = "language_model"  # PEFT asks for it
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -126,11 +128,11 @@ class MobileVideoGPT(nn.Module):
         """
         if images is None or video is None:
             assert context is not None and frames is not None
-            looks = [self._looked(*film) for film in zip(context, frames, strict=True)]
+            looks = [self.seen(*film) for film in zip(context, frames, strict=True)]
             images, video = (torch.stack(parts) for parts in list(zip(*looks, strict=True))[:2])
         return SimpleNamespace(pooler_output=self._projected(images, video))
 
-    def _looked(self, context: Tensor, frames: Tensor) -> Look:
+    def seen(self, context: Tensor, frames: Tensor) -> Look:
         """`look`; of frozen towers in their own number format, so that it is the one that a cache keeps."""
         if any(one.requires_grad for tower in self.towers for one in tower.parameters()):
             return self.look(context, frames)
