@@ -20,7 +20,7 @@ from tests.sources.films import write_film
 from tests.stages import curve, lines_of, run_here, told, work_here
 from tests.training.test_vision_stage import COMMON, TRAINED, Failing
 
-FILMS = 8
+FILMS = 10
 
 
 def write_rows(folder: Path) -> Path:
@@ -39,7 +39,7 @@ def write_rows(folder: Path) -> Path:
 
 def words(work: Path, *more: str) -> tuple[str, ...]:
     places = (f"data.path={work / 'rows' / 'rows.jsonl'}", f"cache_dir={work / 'cache'}")
-    return (*TRAINED, *places, "model=mobile_videogpt_tiny", "trainer.max_epochs=2", *more)
+    return (*TRAINED, *places, "model=mobile_videogpt_tiny", *more)
 
 
 @pytest.fixture(scope="module")

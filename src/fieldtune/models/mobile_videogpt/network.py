@@ -174,7 +174,7 @@ class MobileVideoGPT(nn.Module):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        return bool(self.language_model.is_gradient_checkpointing)
+        return any(getattr(part, "gradient_checkpointing", False) for part in self.language_model.modules())
 
     def gradient_checkpointing_enable(self, **how: Any) -> None:
         """Of the language model's layers."""
