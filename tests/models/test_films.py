@@ -100,11 +100,7 @@ def test_parts_are_trained_as_asked(tiny_cache: Path) -> None:
     for projector in ("image_projector", "video_projector"):
         parameters = {name for name, _ in unwrapped(model).named_parameters() if name.startswith(projector)}
         assert len(parameters) == 6 and parameters <= trained
-    towers = [
-        name
-        for name in trained
-        if name.startswith(("image_tower", "video_tower")) and "lora_" not in name
-    ]
+    towers = [name for name in trained if name.startswith(("image_tower", "video_tower")) and "lora_" not in name]
     assert not towers
 
 
@@ -129,11 +125,11 @@ def test_answers_are_those_of_the_plain_network(encoder: Encoder, films: list[Me
         media = media_of(ids)
         assert media is not None
         features = unwrapped(model).features(*(media["inputs"][name][0] for name in ("context", "frames")))
-        chosen: list[int] = []
         with torch.no_grad():
             for _ in range(answer.tokens):
-                chosen.append(int(unwrapped(model)(torch.cat([ids, torch.tensor([chosen], dtype=torch.int64)], 1), features)
-                                  .logits[0, -1].argmax()))
+                logits = unwrapped(model)(ids, features).logits
+                ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+        chosen = ids[0, len(prompt) :].tolist()
         assert encoder.tokenizer.decode(chosen).strip() == answer.text
 
 
@@ -156,9 +152,7 @@ def test_kept_films_are_those_that_are_decoded(
             assert (cache.counts.made, cache.counts.read) == (made, read)
 
 
-def test_a_broken_film_costs_its_rows(
-    encoder: Encoder, films: list[Media], tiny_cache: Path, tmp_path: Path
-) -> None:
+def test_a_broken_film_costs_its_rows(encoder: Encoder, films: list[Media], tiny_cache: Path, tmp_path: Path) -> None:
     broken = Media("video", str(cut(write_film(tmp_path / "broken.mp4", range(90, 120)), 0.3)))
     reader = encoder.reader
     assert isinstance(reader, FilmReader)

@@ -60,7 +60,7 @@ class MediaReader(Protocol):
         ...
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What the plain model wants to be told of ids whose places are `place_id`; other `input_ids`, if it wants them."""
+        """What the plain model wants to be told of ids whose places are `place_id`; `input_ids` if it wants others."""
         ...
 
     def save(self, folder: Path) -> None:

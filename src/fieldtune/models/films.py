@@ -70,8 +70,10 @@ class FilmReader:
         if not found:
             raise EncodeError(f"its film {path} cannot be shown (there is no such file)")
         size = (self.shape.image_size, self.shape.image_size)
-        make = lambda first: Shown(path, content, size, self.shape.embeddings, first, self)  # noqa: E731
-        return CONTENTS.add((self, media.kind, content), make)
+        places = self.shape.embeddings
+        return CONTENTS.add(
+            (self, media.kind, content), lambda first: Shown(path, content, size, places, first, self)
+        )
 
     def text(self, shown: Shown) -> str:
         return self.placeholder * shown.places

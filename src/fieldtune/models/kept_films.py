@@ -87,7 +87,11 @@ class KeptFilms:
 
     def facts(self) -> dict[str, Any]:
         """For a manifest: what this process did, and the bytes of all entries."""
-        return {**asdict(self._cache.counts), "bytes": self._cache.used(), "kept": "looks" if self._frozen else "frames"}
+        return {
+            **asdict(self._cache.counts),
+            "bytes": self._cache.used(),
+            "kept": "looks" if self._frozen else "frames",
+        }
 
     def _key(self, shown: Shown) -> Key:
         return Key(shown.content, {"sample_16": self._reader.shape.frames}, self._processor)

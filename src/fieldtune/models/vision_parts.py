@@ -86,7 +86,7 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
-    """What the language model is given for ids [rows, length] with the pictures or films of `media`: [rows, length, width]."""
+    """What the language model is given for ids [rows, length] with the media of `media`: [rows, length, width]."""
     found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output
     features = torch.cat(list(found)) if isinstance(found, list | tuple) else found.flatten(0, -2)
     vectors = inner.get_input_embeddings()(ids.clamp(min=0))

@@ -75,8 +75,8 @@ def read_checkpoint(
 ) -> MobileVideoGPT:
     """The model in a folder of the released layout (safetensors or .bin, in one file or several with an index).
 
-    clip_folder: a CLIP in the hub's form whose image tower is taken if the checkpoint has none; a function that brings it
-    is called only then. `UserError` in one line if a key is missing, unexpected or of another shape, or if files cannot be read.
+    clip_folder: a CLIP in the hub's form whose image tower is taken if the checkpoint has none, or a function that
+    brings it. `UserError` in one line if a key is missing, unexpected or of another shape, or if files cannot be read.
     """
     from transformers.initialization import no_init_weights
 
@@ -122,7 +122,12 @@ def read_shape(folder: Path) -> Shape:
 
 
 def write_checkpoint(
-    model: MobileVideoGPT, folder: Path, *, with_image_tower: bool = True, shard_size: str = "5GB", replace: bool = False
+    model: MobileVideoGPT,
+    folder: Path,
+    *,
+    with_image_tower: bool = True,
+    shard_size: str = "5GB",
+    replace: bool = False,
 ) -> None:
     """Write config.json and safetensors in the released layout into a new folder, whole or not at all.
 

@@ -157,9 +157,7 @@ class MobileVideoGPT(nn.Module):
     def generate(self, input_ids: Tensor, **rest: Any) -> Tensor:
         """Ids with their continuations [batch, length + new], as the language model's `generate` gives them."""
         vectors = self._embedded(input_ids, None, rest)
-        found: Any = self.language_model.generate(
-            input_ids=input_ids.clamp(min=0), inputs_embeds=vectors, **rest
-        )
+        found: Any = self.language_model.generate(input_ids=input_ids.clamp(min=0), inputs_embeds=vectors, **rest)
         return torch.cat([input_ids, found[:, input_ids.shape[1] :]], 1)
 
     def _embedded(self, ids: Tensor, features: Tensor | None, rest: dict[str, Any]) -> Tensor:
