@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,9 @@ class FilmReader:
 
     def frames(self, shown: Shown) -> Pixels:
         """The frames that are sampled [n, height, width, 3], decoded in a process of its own."""
-        self._decoder = self._decoder or Decoder(TIMEOUT)
+        if self._decoder is None:
+            self._decoder = Decoder(TIMEOUT)
+            weakref.finalize(self, self._decoder.close)  # at the end of the program at the latest
         return self._decoder.frames(shown.path, self._sampled)[2]
 
     def _sampled(self, film: Film) -> list[int]:
