@@ -281,7 +281,7 @@ class Config:
     run: str | None = None  # evaluate: a run folder or `latest`; null: this experiment's newest finished run
     output_dir: str = "outputs"  # run folders
     dataset_dir: str = "datasets"  # prepared data sets
-    cache_dir: str = "~/.cache/fieldtune"  # converted weights and downloads
+    cache_dir: str = "~/.cache/fieldtune"  # converted weights, downloads, and what is kept of media
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     adapter: AdapterConfig = MISSING

@@ -72,9 +72,7 @@ class FilmReader:
             raise EncodeError(f"its film {path} cannot be shown (there is no such file)")
         size = (self.shape.image_size, self.shape.image_size)
         places = self.shape.embeddings
-        return CONTENTS.add(
-            (self, media.kind, content), lambda first: Shown(path, content, size, places, first, self)
-        )
+        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, content, size, places, first, self))
 
     def text(self, shown: Shown) -> str:
         return self.placeholder * shown.places
