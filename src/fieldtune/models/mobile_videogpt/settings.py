@@ -10,7 +10,7 @@ from transformers import AutoConfig, Qwen2Config
 MODEL_TYPE = "MobileVideoGPT_qwen"
 
 
-class MobileVideoGPTConfig(Qwen2Config):
+class MobileVideoGPTConfig(Qwen2Config):  # type: ignore[misc]
     """The language model's fields; those of the towers stand in config.json, and `checkpoint.read_shape` reads them."""
 
     model_type = MODEL_TYPE
