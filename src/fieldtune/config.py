@@ -168,6 +168,8 @@ class ModelConfig:
     # random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER (an earlier run)
     weights: str = MISSING
     revision: str | None = None  # branch, tag or commit of a hub model
+    # Of a Mobile-VideoGPT whose weights are without it: hub:OWNER/NAME or folder:PATH of the CLIP that it is taken from
+    image_tower: str | None = None
     tokenizer: TokenizerKind = MISSING
     template: TemplateKind = MISSING
     size: str = MISSING  # names the result files: gpt2-{size}-golf-feedback.pth, loss_plot_{size}.pdf
@@ -224,6 +226,8 @@ class TrainerConfig:
     sample_tokens: int = 200  # new tokens of such a sample at most
     temperature: float = 0.7  # of such a sample
     top_k: int = 50  # of such a sample
+    # GB of disk, under cache_dir, that frames of films and what frozen towers see in them may take; 0: none are kept
+    media_cache_gb: float = 50.0
     packing_trial: int = 0  # optimizer steps timed with and without packing before training starts, for the report
 
 
@@ -277,7 +281,7 @@ class Config:
     run: str | None = None  # evaluate: a run folder or `latest`; null: this experiment's newest finished run
     output_dir: str = "outputs"  # run folders
     dataset_dir: str = "datasets"  # prepared data sets
-    cache_dir: str = "~/.cache/fieldtune"  # converted weights and downloads
+    cache_dir: str = "~/.cache/fieldtune"  # converted weights, downloads, and what is kept of media
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     adapter: AdapterConfig = MISSING

@@ -62,6 +62,16 @@ EXPLODING: Words = (
     "trainer.sample_rows=0",
 )
 SEEING: Words = (*ROWS, "model=llava_tiny", "adapter=lora", "cache_dir={cache1}")
+SEEING_FILMS: Words = (
+    *RENDERED,
+    "model=mobile_videogpt_tiny",
+    "adapter=lora",
+    "cache_dir={cache1}",
+    "hardware.threads=1",
+    "trainer=fit",
+    "trainer.max_steps=1",
+    "trainer.sample_rows=0",
+)
 PACKAGED: Words = ("model.weights=package:bytes_package",)
 EVALUATED: Words = (
     *("tracking=off", "run={run}", "evaluation.max_new_tokens=6", "evaluation.bootstrap=100", "hardware.threads=1"),
@@ -203,6 +213,12 @@ def parts_trained(work: Work, words: Words) -> Any:
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     rates = learning_rates(LanguageModelLoss(model), config.trainer, config.adapter)
     return trained, {rate: sum(one.numel() for one in those) for rate, those in rates.items()}
+
+
+def media_kept(work: Work, words: Words) -> Any:
+    """What a training on films says of its cache."""
+    facts = work.run("train", words).manifest().get("media_cache")
+    return facts and facts["kept"]
 
 
 def scales(work: Work, words: Words) -> Any:
@@ -485,6 +501,7 @@ CASES: dict[str, Case] = {
     "model.family": small_gpt2(refusals, "model.family=causal_lm"),
     "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
     "model.revision": small_gpt2(refusals, "model.revision=main"),
+    "model.image_tower": small_gpt2(refusals, "model.image_tower=hub:owner/name"),
     "model.tokenizer": Case(refusals, (*ROWS, *BYTES), "model.tokenizer=gpt2_bpe"),
     "model.template": Case(prompt_ids, (*ROWS, *BYTES), "model.template=alpaca"),
     "model.size": trained(results, "model.size=9B"),
@@ -529,6 +546,7 @@ CASES: dict[str, Case] = {
     "trainer.sample_tokens": trained(samples, "trainer.sample_tokens=3"),
     "trainer.temperature": trained(samples, "trainer.temperature=100"),
     "trainer.top_k": trained(samples, "trainer.top_k=1"),
+    "trainer.media_cache_gb": Case(media_kept, SEEING_FILMS, "trainer.media_cache_gb=0"),
     "trainer.packing_trial": trained(steps_timed, "trainer.packing_trial=2"),
     "hardware.accelerator": trained(device, "hardware.accelerator=gpu"),
     "hardware.precision": trained(figures, "hardware.precision=bf16"),

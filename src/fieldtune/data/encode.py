@@ -136,7 +136,7 @@ class Encoder:
     def _chat(self, messages: Sequence[Message | None], shown: list[Shown]) -> Iterator[Piece]:
         """The tokenizer's template, rendered up to each assistant turn: what it adds for a turn is that turn."""
         messages = self._folded(messages)
-        plain = [{"role": message.role, "content": _content(message)} for message in messages if message]
+        plain = [{"role": message.role, "content": self._content(message)} for message in messages if message]
         rendered = ""
         for number, message in enumerate(messages):
             if message is not None and message.role != "assistant":
@@ -152,6 +152,15 @@ class Encoder:
             yield from self._answer(self._after(opened, rendered, message.text))
         if shown:
             raise EncodeError("the model's chat template has no place for its picture")
+
+    def _content(self, message: Message) -> str | list[dict[str, str]]:
+        """What the chat template is given of a message."""
+        if not message.media:
+            return message.text
+        if self.reader is None or not self.reader.in_text:
+            return _in_parts(message)
+        shown = [self.reader.placeholder for _ in message.media]
+        return "\n".join([*shown, message.text] if message.text else shown)
 
     def _turn_ids(self, turn: str, shown: list[Shown]) -> list[int]:
         """Ids of a turn's text, in which the next pictures of `shown` stand for its placeholders and are taken away."""
@@ -246,10 +255,8 @@ class Encoder:
             )
 
 
-def _content(message: Message) -> str | list[dict[str, str]]:
-    """What a chat template is given of a message: its text, or where it holds pictures its parts in order."""
-    if not message.media:
-        return message.text
+def _in_parts(message: Message) -> list[dict[str, str]]:
+    """A message with pictures as a chat template of parts takes it: they and the texts, in order."""
     parts: list[dict[str, str]] = []
     for part in message.parts:
         if not isinstance(part, str):

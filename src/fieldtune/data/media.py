@@ -1,4 +1,4 @@
-"""Pictures in rows: each takes some places among a row's tokens, and is known by its content.
+"""Pictures and films in rows: each takes some places among a row's tokens, and is known by its content.
 
 A place is a negative id, -(1 + number). Numbers are given out once a process: the places of one picture follow each
 other, and two rows hold the same ids only where they hold the same picture, seen in the same way. So whatever compares
@@ -41,9 +41,10 @@ class MediaReader(Protocol):
 
     placeholder: str  # what its chat template writes for a picture, and stands for one place in the expanded text
     place_id: int  # the token of that text
+    in_text: bool  # its chat template knows texts only: the placeholder is a line of its own before the next text
 
     def shown(self, media: Media, together: int) -> Shown:
-        """A picture of a row with `together` of them; `EncodeError` if it cannot be read."""
+        """A picture or film of a row with `together` of them; `EncodeError` if it cannot be read."""
         ...
 
     def text(self, shown: Shown) -> str:
@@ -59,7 +60,7 @@ class MediaReader(Protocol):
         ...
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What the plain model wants to be told of ids whose places are `place_id`."""
+        """What the plain model wants to be told of ids whose places are `place_id`; `input_ids` if it wants others."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -69,9 +70,11 @@ class MediaReader(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A picture as a model sees it. size: pixels (height, width). first: the number of its first place."""
+    """A picture or film as a model sees it. size: pixels (height, width); of a film those that a frame is brought to.
+    content: SHA-256 of its file. first: the number of its first place."""
 
     path: Path
+    content: str
     size: tuple[int, int]
     places: int
     first: int

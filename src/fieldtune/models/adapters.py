@@ -59,6 +59,7 @@ def _targets(model: Any, adapter: AdapterConfig) -> Any:
         if isinstance(module, nn.Linear)
         and module is not model.get_output_embeddings()
         and wanted[part_named(parts, name)]
+        and name.rpartition(".")[2] not in parts.unadapted
     ]
     if adapter.targets:  # they are the language model's
         language = {name.rpartition(".")[2] for name in names if part_named(parts, name) == "language"}

@@ -44,7 +44,7 @@ class Packed:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=self.double,
             bnb_4bit_compute_dtype=self.compute,
-            llm_int8_skip_modules=["lm_head", parts.vision, *parts.projector] if parts else None,
+            llm_int8_skip_modules=["lm_head", *parts.vision, *parts.projector] if parts else None,
         )
         return {"quantization_config": settings, "dtype": self.rest, "device_map": {"": self.device}}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from fieldtune.models import tiny_vision
+from fieldtune.models import tiny_film, tiny_vision
 from fieldtune.models.tokenizer import GPT2_END_ID, Gpt2Tokenizer
 
 FORM = 1  # part of the folder's name: raised when what is made here changes
@@ -84,7 +84,7 @@ FAMILIES = {
 
 
 def ensure_tiny(name: str, cache: Path) -> Path:
-    """The folder, in the hub's form, of a small model of one of `FAMILIES` or `tiny_vision.FAMILIES`; made once."""
+    """The folder, in the hub's form, of a small model of `FAMILIES`, `tiny_vision` or `tiny_film`; made once."""
     target = cache / "tiny" / f"{name}-{FORM}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
@@ -93,6 +93,8 @@ def ensure_tiny(name: str, cache: Path) -> Path:
             try:
                 if name in FAMILIES:
                     _make(FAMILIES[name], beside)
+                elif name == tiny_film.NAME:
+                    tiny_film.make(beside)
                 else:
                     tiny_vision.make(name, beside)
                 shutil.rmtree(target, ignore_errors=True)

@@ -200,7 +200,7 @@ def make(name: str, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     family = FAMILIES[name]
-    tokenizer = _tokenizer(family, folder)
+    tokenizer = gpt2_tokenizer(family.specials, family.template, folder, begins=family.begins)
     parts, processor = family.parts({text: tokenizer.convert_tokens_to_ids(text) for text in family.specials})
     text = {
         "vocab_size": len(tokenizer),
@@ -221,22 +221,25 @@ def make(name: str, folder: Path) -> None:
         AutoModelForImageTextToText.from_config(settings, dtype=torch.float32).save_pretrained(str(folder))
 
 
-def _tokenizer(family: Family, folder: Path) -> Any:
-    """GPT-2's vocabulary with the family's special tokens and chat template, in the folder."""
+def gpt2_tokenizer(specials: tuple[str, ...], template: str, folder: Path, *, begins: bool = False) -> Any:
+    """GPT-2's vocabulary with special tokens (the begin and end token first) and a chat template, in the folder.
+
+    begins: it puts the begin token before a text.
+    """
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
     Gpt2Tokenizer().save(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    begin, end, *others = family.specials
+    begin, end, *others = specials
     pad = "<pad>" if "<pad>" in others else end
     tokenizer.add_special_tokens({"bos_token": begin, "eos_token": end, "pad_token": pad})
     tokenizer.add_special_tokens({"additional_special_tokens": [one for one in others if one != pad]})
-    assert len(tokenizer) == GPT2_END_ID + 1 + len(family.specials)
-    if family.begins:
+    assert len(tokenizer) == GPT2_END_ID + 1 + len(specials)
+    if begins:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
         )
-    tokenizer.chat_template = family.template
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(str(folder))
     return tokenizer

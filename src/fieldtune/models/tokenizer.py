@@ -125,6 +125,8 @@ class PretrainedTokenizer:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
+        from fieldtune.models.mobile_videogpt import settings as _  # noqa: F401 - its config.json can then be read
+
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False

@@ -20,6 +20,7 @@ from torch import Tensor
 from fieldtune.data.encode import EncodeError
 from fieldtune.data.media import CONTENTS, Ids, MediaReader, Shown
 from fieldtune.errors import UserError
+from fieldtune.models.films import load_film_reader
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, file_sha256
 from fieldtune.sources.pictures import MediaError, picture_size, read_image
@@ -33,7 +34,11 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None
         return None
     from transformers import AutoConfig
 
+    from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE
+
     settings = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if settings.model_type == MODEL_TYPE:
+        return load_film_reader(folder, tokenizer)
     reader = READERS.get(settings.model_type)
     if reader is None:
         return None
@@ -54,6 +59,8 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None
 class Reader(ABC):
     """A family whose text has a placeholder for each place and nothing around them."""
 
+    in_text = False
+
     def __init__(self, settings: Any, processor: Any, tokenizer: Any) -> None:
         """settings: transformers' configuration of the model. tokenizer: transformers' too."""
         self.settings, self.processor = settings, processor
@@ -70,7 +77,7 @@ class Reader(ABC):
         except (OSError, ValueError) as error:
             reason = error.reason if isinstance(error, MediaError) else error
             raise EncodeError(f"its picture {path} cannot be shown ({reason})") from None
-        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, size, places, first, self))
+        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, content, size, places, first, self))
 
     @abstractmethod
     def places(self, size: Size, together: int) -> int:

@@ -1,4 +1,4 @@
-"""The parts of an image-language model of transformers: its vision tower, its projector, its language model."""
+"""The parts of a model that sees: its vision tower, its projector, its language model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,26 @@ WHOLE = {"projector": "projector.safetensors", "vision": "vision.safetensors"}  
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Names of modules or parameters of a family. What is in the projector counts as that, wherever it lies."""
+    """Names of modules or parameters of a family. What is in the projector counts as that, wherever it lies.
+
+    unadapted: last names of layers that are not called as layers, so that an adapter on them would do nothing.
+    """
 
     language: str
     projector: tuple[str, ...]
-    vision: str
+    vision: tuple[str, ...]
+    unadapted: tuple[str, ...] = ()
 
 
-_LLAVA = Parts("model.language_model", ("model.multi_modal_projector", "model.image_newline"), "model.vision_tower")
-_SMOLVLM = Parts("model.text_model", ("model.connector",), "model.vision_model")
-_QWEN = Parts("model.language_model", ("model.visual.merger",), "model.visual")
+_LLAVA = Parts("model.language_model", ("model.multi_modal_projector", "model.image_newline"), ("model.vision_tower",))
+_SMOLVLM = Parts("model.text_model", ("model.connector",), ("model.vision_model",))
+_QWEN = Parts("model.language_model", ("model.visual.merger",), ("model.visual",))
+_MOBILE_VIDEOGPT = Parts(
+    "language_model.model",
+    ("image_projector", "video_projector"),
+    ("image_tower", "video_tower"),
+    ("dt_proj", "dt_proj_b", "head"),
+)
 PARTS: dict[str, Parts] = {
     "llava": _LLAVA,
     "llava_next": _LLAVA,
@@ -39,6 +49,7 @@ PARTS: dict[str, Parts] = {
     "idefics3": _SMOLVLM,
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
+    "MobileVideoGPT_qwen": _MOBILE_VIDEOGPT,
 }
 
 
@@ -53,10 +64,9 @@ def text_body(inner: Any) -> Any:
     return inner.get_submodule(parts.language) if parts else getattr(inner, inner.base_model_prefix)
 
 
-def within(name: str, prefixes: tuple[str, ...] | str) -> bool:
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a module or parameter of this name lies in one of the modules."""
-    several = (prefixes,) if isinstance(prefixes, str) else prefixes
-    return any(name == one or name.startswith(one + ".") for one in several)
+    return any(name == one or name.startswith(one + ".") for one in prefixes)
 
 
 def part_named(parts: Parts, name: str) -> str:
@@ -76,7 +86,7 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
-    """What the language model is given for ids [rows, length] with the pictures of `media`: [rows, length, width]."""
+    """What the language model is given for ids [rows, length] with the media of `media`: [rows, length, width]."""
     found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output
     features = torch.cat(list(found)) if isinstance(found, list | tuple) else found.flatten(0, -2)
     vectors = inner.get_input_embeddings()(ids.clamp(min=0))

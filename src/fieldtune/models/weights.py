@@ -163,6 +163,8 @@ def _same_shape(model: ModelConfig, wanted: dict[str, int | None], found: dict[s
 def _of_folder(model: ModelConfig, source: Source, packed: Packed | None) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE
+
     assert source.folder is not None  # `check` refuses random weights for this family
     settings = _read_settings(source.folder)
     if getattr(settings, "quantization_config", None):
@@ -178,6 +180,8 @@ def _of_folder(model: ModelConfig, source: Source, packed: Packed | None) -> Any
             f"the model of {model.weights} is a {settings.model_type}, which is none of those that see here "
             f"({', '.join(PARTS)}); give model.family=causal_lm for a model of text"
         )
+    if settings.model_type == MODEL_TYPE:
+        return _mobile_videogpt(model, source.folder, packed)
     wanted = dict(packed.loading(parts)) if packed is not None else {}
     if getattr(settings, "attn_logit_softcapping", None):  # transformers' default attention cannot do it
         wanted["attn_implementation"] = "eager"
@@ -189,8 +193,31 @@ def _of_folder(model: ModelConfig, source: Source, packed: Packed | None) -> Any
     return built
 
 
+def _mobile_videogpt(model: ModelConfig, folder: Path, packed: Packed | None) -> Any:
+    from fieldtune.models.mobile_videogpt.checkpoint import read_checkpoint
+
+    if packed is not None:
+        raise UserError(f"adapter=qlora with model={model.name} is not done here; give adapter=lora")
+    return read_checkpoint(folder, lambda: _image_tower(model))
+
+
+def _image_tower(model: ModelConfig) -> Path:
+    """The folder of the CLIP that `model.image_tower` names."""
+    kind, _, rest = (model.image_tower or "").partition(":")
+    if not kind:
+        raise UserError(
+            f"the weights of {model.weights} have no image tower; give the CLIP that they were trained with, as in "
+            "model.image_tower=hub:openai/clip-vit-base-patch16"
+        )
+    from fieldtune.models.hub import fetch_snapshot
+
+    return Path(rest) if kind == "folder" else fetch_snapshot(rest, revision=None)
+
+
 def _read_settings(folder: Path) -> Any:
     from transformers import AutoConfig
+
+    from fieldtune.models.mobile_videogpt import settings as _  # noqa: F401 - AutoConfig knows the model type by it
 
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)

@@ -16,7 +16,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -27,11 +27,11 @@ from torch import Tensor
 
 from fieldtune.errors import UserError
 from fieldtune.models.mobile_videogpt.network import MobileVideoGPT, image_settings, language_settings
+from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE
 from fieldtune.models.mobile_videogpt.shapes import Shape
 
 log = logging.getLogger("fieldtune")
 
-MODEL_TYPE = "MobileVideoGPT_qwen"
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 IMAGE_TOWER = "model.image_vision_tower.vision_tower.vision_model."
 PREFIXES = {
@@ -71,12 +71,12 @@ def released_state(model: MobileVideoGPT) -> dict[str, Tensor]:
 
 
 def read_checkpoint(
-    folder: Path, clip_folder: Path | None = None, *, dtype: torch.dtype = torch.float32
+    folder: Path, clip_folder: Path | Callable[[], Path] | None = None, *, dtype: torch.dtype = torch.float32
 ) -> MobileVideoGPT:
     """The model in a folder of the released layout (safetensors or .bin, in one file or several with an index).
 
-    clip_folder: a CLIP in the hub's form whose image tower is taken if the checkpoint has none. `UserError` in one line
-    if a key is missing, unexpected or of another shape, or if files cannot be read.
+    clip_folder: a CLIP in the hub's form whose image tower is taken if the checkpoint has none, or a function that
+    brings it. `UserError` in one line if a key is missing, unexpected or of another shape, or if files cannot be read.
     """
     from transformers.initialization import no_init_weights
 
@@ -92,8 +92,8 @@ def read_checkpoint(
         poured.missing -= tower
     poured.check()
     if without_tower:
-        _pour_clip(folder, clip_folder, wanted, model.shape)
-    elif clip_folder is not None:
+        _pour_clip(folder, clip_folder() if callable(clip_folder) else clip_folder, wanted, model.shape)
+    elif isinstance(clip_folder, Path):
         log.info("the image tower is the checkpoint's own; that of %s is not used", clip_folder)
     return model
 
@@ -122,12 +122,20 @@ def read_shape(folder: Path) -> Shape:
 
 
 def write_checkpoint(
-    model: MobileVideoGPT, folder: Path, *, with_image_tower: bool = True, shard_size: str = "5GB"
+    model: MobileVideoGPT,
+    folder: Path,
+    *,
+    with_image_tower: bool = True,
+    shard_size: str = "5GB",
+    replace: bool = False,
 ) -> None:
-    """Write config.json and safetensors in the released layout into a new folder, whole or not at all."""
+    """Write config.json and safetensors in the released layout into a new folder, whole or not at all.
+
+    replace: a folder that is there is removed, with everything in it.
+    """
     from huggingface_hub import save_torch_state_dict
 
-    if folder.exists():
+    if folder.exists() and not replace:
         raise UserError(f"{folder} is there already; give a new folder")
     state = released_state(model)
     if not with_image_tower:
@@ -139,6 +147,7 @@ def write_checkpoint(
         text = json.dumps(_released_settings(model.shape), indent=2, sort_keys=True)
         (beside / "config.json").write_text(text + "\n", encoding="utf-8")
         beside.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

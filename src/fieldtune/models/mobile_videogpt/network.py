@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import CLIPVisionConfig, CLIPVisionModel, Qwen2ForCausalLM
 
 from fieldtune.models.mobile_videogpt.frame_choice import choose_frames
 from fieldtune.models.mobile_videogpt.projectors import Projector, pool_patches
+from fieldtune.models.mobile_videogpt.settings import MobileVideoGPTConfig
 from fieldtune.models.mobile_videogpt.shapes import Shape
 from fieldtune.models.mobile_videogpt.video_mamba import VideoMamba
+
+FILM = ("context", "frames", "images", "video")  # what `get_image_features` takes, beside ids
 
 
 class Look(NamedTuple):
@@ -25,8 +30,11 @@ class Look(NamedTuple):
 class MobileVideoGPT(nn.Module):
     """The network of a `Shape`, with random weights. `checkpoint.read_checkpoint` makes it with released ones.
 
-    The towers are frozen and stay in evaluation mode. Projectors and language model are trainable.
+    The towers begin frozen and stay in evaluation mode. Projectors and language model are trainable. To whoever takes
+    models of transformers it is one: what is not its own is its language model's.
     """
+
+    base_model_prefix = "language_model"  # PEFT asks for it
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -38,6 +46,7 @@ class MobileVideoGPT(nn.Module):
         self.language_model = Qwen2ForCausalLM(language_settings(shape))
         for tower in self.towers:
             tower.requires_grad_(False)
+        self.generation_config: Any = self.language_model.generation_config
         self.train()
 
     @property
@@ -81,8 +90,12 @@ class MobileVideoGPT(nn.Module):
 
     def project(self, look: Look) -> Tensor:
         """[embeddings, hidden]: those of all context images, then those of all chunks."""
-        parts = (self.image_projector(look.images), self.video_projector(look.video))
-        return torch.cat([part.flatten(0, 1) for part in parts])
+        return self._projected(look.images[None], look.video[None])[0]
+
+    def _projected(self, images: Tensor, video: Tensor) -> Tensor:
+        """`project` of several films at once: [films, embeddings, hidden]."""
+        parts = (self.image_projector(images.flatten(0, 1)), self.video_projector(video.flatten(0, 1)))
+        return torch.cat([part.unflatten(0, (len(images), -1)).flatten(1, 2) for part in parts], 1)
 
     def features(self, context: Tensor, frames: Tensor) -> Tensor:
         """The film as the language model sees it: [embeddings, hidden], 2,402 of them in the released models."""
@@ -100,9 +113,76 @@ class MobileVideoGPT(nn.Module):
             return embedded
         return embedded.masked_scatter(slots[..., None], features.to(embedded.dtype))
 
-    def forward(self, ids: Tensor, features: Tensor | None = None, **rest: Any) -> Any:
-        """The language model's output. ids and features: as in `embed`. rest: what `Qwen2ForCausalLM` takes."""
-        return self.language_model(inputs_embeds=self.embed(ids, features), **rest)
+    def get_image_features(
+        self,
+        context: Tensor | None = None,
+        frames: Tensor | None = None,
+        images: Tensor | None = None,
+        video: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Of several films, where transformers' models have it: `.pooler_output` [films, embeddings, hidden].
+
+        Either their pixels, context and frames [films, frames, 3, size, size], or what frozen towers saw in them,
+        images and video: a `Look`'s, [films, ...].
+        """
+        if images is None or video is None:
+            assert context is not None and frames is not None
+            looks = [self.seen(*film) for film in zip(context, frames, strict=True)]
+            images, video = (torch.stack(parts) for parts in list(zip(*looks, strict=True))[:2])
+        return SimpleNamespace(pooler_output=self._projected(images, video))
+
+    def seen(self, context: Tensor, frames: Tensor) -> Look:
+        """`look`; of frozen towers in their own number format, so that it is the one that a cache keeps."""
+        if any(one.requires_grad for tower in self.towers for one in tower.parameters()):
+            return self.look(context, frames)
+        with torch.no_grad(), torch.autocast(context.device.type, enabled=False):
+            return self.look(context, frames)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        features: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **rest: Any,
+    ) -> Any:
+        """The language model's output. input_ids and features: as in `embed`; instead of features the arguments of
+        `get_image_features`. rest: what `Qwen2ForCausalLM` takes."""
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self._embedded(input_ids, features, rest)
+        return self.language_model(inputs_embeds=inputs_embeds, **rest)
+
+    def generate(self, input_ids: Tensor, **rest: Any) -> Tensor:
+        """Ids with their continuations [batch, length + new], as the language model's `generate` gives them."""
+        vectors = self._embedded(input_ids, None, rest)
+        found: Any = self.language_model.generate(input_ids=input_ids.clamp(min=0), inputs_embeds=vectors, **rest)
+        return torch.cat([input_ids, found[:, input_ids.shape[1] :]], 1)
+
+    def _embedded(self, ids: Tensor, features: Tensor | None, rest: dict[str, Any]) -> Tensor:
+        """`embed`, with the features of the films in `rest`, which are taken out of it."""
+        film = {name: rest.pop(name) for name in FILM if name in rest}
+        if film:
+            features = self.get_image_features(**film).pooler_output.flatten(0, 1)
+        return self.embed(ids, features)
+
+    def prepare_inputs_for_generation(self, *args: Any, **rest: Any) -> Any:
+        return self.language_model.prepare_inputs_for_generation(*args, **rest)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return any(getattr(part, "gradient_checkpointing", False) for part in self.language_model.modules())
+
+    def gradient_checkpointing_enable(self, **how: Any) -> None:
+        """Of the language model's layers."""
+        self.language_model.gradient_checkpointing_enable(**how)
+
+    def save_pretrained(self, folder: str, **_: Any) -> None:
+        """Write config.json and weights in the released layout into a folder; what it holds of them is replaced."""
+        from fieldtune.models.mobile_videogpt.checkpoint import write_checkpoint
+
+        write_checkpoint(self, Path(folder), replace=True)
 
 
 def image_settings(shape: Shape) -> Any:
@@ -118,8 +198,8 @@ def image_settings(shape: Shape) -> Any:
 
 
 def language_settings(shape: Shape) -> Any:
-    """transformers' `Qwen2Config` of the language model."""
-    return Qwen2Config(**shape.language)
+    """transformers' configuration of the language model."""
+    return MobileVideoGPTConfig(**shape.language)
 
 
 def parameter_counts(model: MobileVideoGPT) -> dict[str, int]:

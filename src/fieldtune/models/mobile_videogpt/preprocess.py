@@ -26,13 +26,24 @@ def film_pixels(frames: Frames, shape: Shape) -> tuple[Tensor, Tensor]:
     Of more frames than the model takes, every so many from the first one on; missing ones are zeros after normalizing,
     as in the released code. `ValueError` if there is no frame.
     """
+    return normalized(*film_crops(frames, shape), shape)
+
+
+def film_crops(frames: Frames, shape: Shape) -> tuple[Frames, Frames]:
+    """The frames that the model takes in the sizes of its towers, CLIP's and VideoMamba's: two of [n, size, size, 3],
+    with n of shape.frames at most. What a cache keeps where towers are trained."""
     if not len(frames):
         raise ValueError("a film without frames cannot be shown to a model")
     count = min(len(frames), shape.frames)
     taken = frames[:: len(frames) // count][:count]
-    pixels = (clip_pixels(taken, shape.image_size), video_pixels(taken, shape.image_size))
-    context, video = (torch.cat([part, part.new_zeros(shape.frames - count, *part.shape[1:])]) for part in pixels)
-    return context, video
+    return clip_crops(taken, shape.image_size), resize_bilinear(taken, shape.image_size, shape.image_size)
+
+
+def normalized(context: Frames, video: Frames, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Crops as the towers want them; frames that a short film has not are zeros."""
+    pixels = (_clip_normal(context), _imagenet_normal(video))
+    first, second = (torch.cat([part, part.new_zeros(shape.frames - len(part), *part.shape[1:])]) for part in pixels)
+    return first, second
 
 
 def clip_pixels(frames: Frames, size: int) -> Tensor:
@@ -40,6 +51,11 @@ def clip_pixels(frames: Frames, size: int) -> Tensor:
 
     Bit for bit what transformers' `CLIPImageProcessorPil` gives.
     """
+    return _clip_normal(clip_crops(frames, size))
+
+
+def clip_crops(frames: Frames, size: int) -> Frames:
+    """The pixels of `clip_pixels` before they are normalized: [n, size, size, 3]."""
     from PIL import Image
 
     height, width = frames.shape[1:3]
@@ -48,14 +64,22 @@ def clip_pixels(frames: Frames, size: int) -> Tensor:
     left, top = ((edge - size) // 2 for edge in target)
     box = (left, top, left + size, top + size)
     cut = [Image.fromarray(frame).resize(target, Image.Resampling.BICUBIC).crop(box) for frame in frames]
-    scaled = (np.stack([np.asarray(picture) for picture in cut]) * np.float64(1 / 255)).astype(np.float32)
+    return np.stack([np.asarray(picture, dtype=np.uint8) for picture in cut])
+
+
+def _clip_normal(crops: Frames) -> Tensor:
+    scaled = (crops * np.float64(1 / 255)).astype(np.float32)
     normal = (scaled - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2)))
 
 
 def video_pixels(frames: Frames, size: int) -> Tensor:
     """VideoMamba's: stretched to size x size, ImageNet's mean and deviation. [n, 3, size, size]."""
-    scaled = resize_bilinear(frames, size, size) / 255.0
+    return _imagenet_normal(resize_bilinear(frames, size, size))
+
+
+def _imagenet_normal(crops: Frames) -> Tensor:
+    scaled = crops / 255.0
     normal = (scaled - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2), dtype=np.float32))
 

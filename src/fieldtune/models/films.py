@@ -1,0 +1,113 @@
+"""How Mobile-VideoGPT takes films in: places of one film, its frames, and what is kept of them between epochs."""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fieldtune.data.encode import EncodeError
+from fieldtune.data.media import CONTENTS, Ids, Shown
+from fieldtune.errors import UserError
+from fieldtune.models.tokenizer import Tokenizer
+from fieldtune.records import Media, file_sha256
+from fieldtune.sources.decoder import Decoder
+from fieldtune.sources.pictures import MediaError, Pixels
+from fieldtune.sources.video import Film, sample_16
+
+if TYPE_CHECKING:
+    from fieldtune.models.mobile_videogpt.shapes import Shape
+
+PLACEHOLDER = "<|video_pad|>"  # a special token of Qwen2.5's own
+TIMEOUT = 60.0  # seconds that reading a film may take, beside its own length
+
+Tensors = dict[str, Tensor]
+
+
+def load_film_reader(folder: Path, tokenizer: Tokenizer) -> FilmReader:
+    """The reader of the Mobile-VideoGPT in a folder of the released layout."""
+    from fieldtune.models.mobile_videogpt.checkpoint import read_shape
+
+    for module, package in (("PIL", "pillow"), ("av", "av")):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"a model that sees films needs the package {package}; pip install 'fieldtune[video]'")
+    return FilmReader(read_shape(folder), tokenizer)
+
+
+class FilmReader:
+    """A film is always as many places, whatever its length: `Shape.embeddings`.
+
+    kept: gives a film's tensors in place of decoding, where somebody keeps them (see `models.kept_films`).
+    """
+
+    placeholder = PLACEHOLDER
+    in_text = True
+
+    def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
+        place = tokenizer.encode(PLACEHOLDER, special=True)
+        if len(place) != 1:
+            raise UserError(
+                f"the tokenizer has no token {PLACEHOLDER}, which stands for a film; give that of Qwen2.5, which has it"
+            )
+        self.shape, self.place_id = shape, place[0]
+        self.kept: Callable[[Shown], Tensors] | None = None
+        self._decoder: Decoder | None = None
+
+    def shown(self, media: Media, together: int) -> Shown:
+        if media.kind != "video":
+            raise EncodeError(f"it holds {media.path}, an {media.kind}; this model is shown films only")
+        path = Path(media.path)
+        try:
+            content = media.sha256 or file_sha256(path)
+            found = path.is_file()
+        except OSError as error:
+            raise EncodeError(f"its film {path} cannot be shown ({error})") from None
+        if not found:
+            raise EncodeError(f"its film {path} cannot be shown (there is no such file)")
+        size = (self.shape.image_size, self.shape.image_size)
+        places = self.shape.embeddings
+        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, content, size, places, first, self))
+
+    def text(self, shown: Shown) -> str:
+        return self.placeholder * shown.places
+
+    def positions(self, ids: Ids) -> npt.NDArray[Any] | None:
+        return None
+
+    def inputs(self, shown: Sequence[Shown]) -> Tensors:
+        """Of several films what `MobileVideoGPT.get_image_features` takes; `UserError` if one cannot be read."""
+        try:
+            films = [self.kept(one) if self.kept else self.pixels(one) for one in shown]
+        except MediaError as error:
+            raise UserError(f"the film {error.path} {error.reason}; mend it, or take its rows out") from None
+        return {name: torch.stack([film[name] for film in films]) for name in films[0]}
+
+    def pixels(self, shown: Shown) -> Tensors:
+        """A film's pixels for both towers; `MediaError` if it cannot be read."""
+        from fieldtune.models.mobile_videogpt.preprocess import film_pixels
+
+        context, frames = film_pixels(self.frames(shown), self.shape)
+        return {"context": context, "frames": frames}
+
+    def frames(self, shown: Shown) -> Pixels:
+        """The frames that are sampled [n, height, width, 3], decoded in a process of its own."""
+        if self._decoder is None:
+            self._decoder = Decoder(TIMEOUT)
+            weakref.finalize(self, self._decoder.close)  # at the end of the program at the latest
+        return self._decoder.frames(shown.path, self._sampled)[2]
+
+    def _sampled(self, film: Film) -> list[int]:
+        return sample_16(film, self.shape.frames)
+
+    def types(self, ids: Tensor) -> dict[str, Tensor]:
+        """The network itself takes negative ids for places."""
+        return {"input_ids": ids.masked_fill(ids == self.place_id, -1)}
+
+    def save(self, folder: Path) -> None:
+        """Nothing: what a film becomes is decided by the model's sizes."""

@@ -1,0 +1,130 @@
+"""Films from a file of rows to answers: prepared, trained with the cache, cut off and gone on with, evaluated."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fieldtune import runs
+from fieldtune.loading import load
+from fieldtune.models.generate import Sampling, generate
+from fieldtune.models.run_model import RunModel, start_model
+from fieldtune.records import Media, Message, write_jsonl
+from fieldtune.serving.predictor import Predictor
+from tests.sources.films import write_film
+from tests.stages import curve, lines_of, run_here, told, work_here
+from tests.training.test_vision_stage import COMMON, TRAINED, Failing
+
+FILMS = 10
+
+
+def write_rows(folder: Path) -> Path:
+    """Two questions about each film, which stands from the file's own folder."""
+    folder.mkdir()
+    lines: list[dict[str, Any]] = []
+    for number in range(FILMS):
+        write_film(folder / f"{number}.mp4", range(20 * number, 20 * number + 20))
+        for question in ("How long is it?", "Which number is it?"):
+            asked = [{"type": "video", "path": f"{number}.mp4"}, {"type": "text", "text": question}]
+            answer = f"It is {2 if 'long' in question else number}."
+            lines.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
+    write_jsonl(folder / "rows.jsonl", lines)
+    return folder / "rows.jsonl"
+
+
+def words(work: Path, *more: str) -> tuple[str, ...]:
+    places = (f"data.path={work / 'rows' / 'rows.jsonl'}", f"cache_dir={work / 'cache'}")
+    return (*TRAINED, *places, "model=mobile_videogpt_tiny", *more)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("films")
+    run_here(work, "prepare", *COMMON, f"data.path={write_rows(work / 'rows')}")
+    return work
+
+
+@pytest.fixture(scope="module")
+def run(work: Path) -> runs.Run:
+    return run_here(work, "train", *words(work))
+
+
+def question(work: Path) -> tuple[Message, ...]:
+    return (Message("user", (Media("video", str(work / "rows" / "1.mp4")), "How long is it?")),)
+
+
+def test_the_loss_falls_and_the_projectors_are_saved(run: runs.Run) -> None:
+    losses = list(curve(run, "train/loss").values())
+    assert losses[-1] < losses[0]
+    start, _ = start_model(load(run.config()))
+    state = load_file(run.folder / "adapter" / "projector.safetensors")
+    assert {name.partition(".")[0] for name in state} == {"image_projector", "video_projector"} and len(state) == 12
+    assert all((start.get_base_model().get_parameter(name) != value).any() for name, value in state.items())
+    facts = run.manifest()["media_cache"]
+    assert facts["made"] == len(films_of(run)) and facts["read"] > 0
+    assert facts["kept"] == "looks"
+
+
+def films_of(run: runs.Run) -> set[str]:
+    """Films of the training and validation rows."""
+    folder = Path(run.manifest()["data"]["folder"])
+    return {
+        line["messages"][0]["content"][0]["path"]
+        for split in ("train", "val")
+        for line in lines_of(folder / f"{split}.jsonl")
+    }
+
+
+def test_towers_stay_and_a_saved_run_answers(work: Path, run: runs.Run) -> None:
+    config = load(run.config())
+    models, (start, encoder) = RunModel(run, config), start_model(config)
+    asked = encoder.prompt(question(work))
+    base = generate(start, encoder.tokenizer, [asked], Sampling(6))
+    with models.system("tuned") as tuned:
+        for name, parameter in start.get_base_model().named_parameters():
+            if "_tower" in name or "base_layer" in name:
+                assert torch.equal(tuned.get_base_model().get_parameter(name), parameter), name
+    with models.system("base") as plain:
+        assert generate(plain, encoder.tokenizer, [asked], Sampling(6)) == base
+
+
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(run: runs.Run, tmp_path: Path) -> None:
+    from fieldtune.training.stage import train
+
+    for name in (runs.CONFIG, runs.STARTED):
+        shutil.copy(run.folder / name, tmp_path / name)
+    with pytest.raises(ConnectionError):
+        train(load(run.config()), tmp_path, Failing())
+    work_here(tmp_path)
+    assert told(tmp_path) == told(run.folder)
+    assert runs.open_run(tmp_path).manifest()["media_cache"]["made"] == 0
+
+
+def test_it_is_evaluated_and_asked(work: Path, run: runs.Run) -> None:
+    more = ("evaluation.max_new_tokens=4", "evaluation.bootstrap=100")
+    found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", *more)
+    assert found.manifest()["metrics"]["tuned/loss"] < found.manifest()["metrics"]["base/loss"]
+    asked = [{"type": "video", "path": str(work / "rows/1.mp4")}, {"type": "text", "text": "How long is it?"}]
+    (answer,) = Predictor(run.folder).predict([{"messages": [{"role": "user", "content": asked}]}])
+    assert answer.tokens > 0
+
+
+def test_full_training_leaves_the_released_layout(work: Path) -> None:
+    run = run_here(work, "train", *words(work, "adapter=none", "adapter.vision=full", "trainer.max_epochs=1"))
+    state = load_file(run.folder / "model" / "model.safetensors")
+    assert any(name.startswith("model.mm_projector.") for name in state)
+    assert run.manifest()["media_cache"]["kept"] == "frames"
+    with RunModel(run, load(run.config())).system("tuned") as tuned:
+        assert tuned.config.model_type == "MobileVideoGPT_qwen"
+
+
+def test_nothing_is_kept_where_nothing_may_be(work: Path, run: runs.Run) -> None:
+    other = run_here(work, "train", *words(work, "trainer.media_cache_gb=0", f"cache_dir={work / 'cache'}"))
+    assert "media_cache" not in other.manifest()
+    one, two = curve(run, "train/loss"), curve(other, "train/loss")
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)
