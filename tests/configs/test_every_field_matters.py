@@ -40,6 +40,7 @@ FILMED: Words = ("data=qved", "data.labels={labels}", "data.videos={videos}", "t
 RENDERED: Words = ("data=qved_films", "data.count=24", "data.films={films}", "tracking=off")
 LABELED: Words = ("data=jsonl", "data.path={labeled}", "tracking=off")
 JUDO: Words = ("data=judo", "data.frames={frames}", "tracking=off")
+STILLS: Words = ("data=judo_stills", "data.count=24", "data.stills={stills}", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
 GONE = "data.mixture=[{{name: club, path: gone.jsonl}}]"
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
@@ -481,6 +482,7 @@ CASES: dict[str, Case] = {
     "data.system_prompt": Case(rows, FILMED, "data.system_prompt=Coach."),
     "data.user_prompt": Case(rows, FILMED, "data.user_prompt=Look."),
     "data.films": Case(rows, RENDERED, "data.films={films2}"),
+    "data.stills": Case(rows, STILLS, "data.stills={stills2}"),
     "model.name": trained(model_facts, "model.name=another"),
     "model.family": small_gpt2(refusals, "model.family=causal_lm"),
     "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
@@ -577,7 +579,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     near = [row for row in questions[:20] for row in (row, without_last_word(row))]
     write_jsonl(folder / "near.jsonl", near)
     places["near"] = str(folder / "near.jsonl")
-    places |= {name: str(folder / name) for name in ("cache1", "cache2")}
+    places |= {name: str(folder / name) for name in ("cache1", "cache2", "stills", "stills2")}
     package = folder / "packages" / "bytes_package"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

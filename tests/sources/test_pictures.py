@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fieldtune.errors import UserError
-from fieldtune.sources.pictures import MediaError, read_image
+from fieldtune.sources.pictures import MediaError, picture_size, read_image
 
 from .films import bars, cut
 
@@ -34,6 +34,7 @@ def test_every_kind_is_rgb(tmp_path: Path, name: str, picture: Image.Image) -> N
     found = read_image(tmp_path / name)
     assert found.dtype == np.uint8 and found.flags.writeable
     assert np.array_equal(found, PICTURE)
+    assert picture_size(tmp_path / name) == PICTURE.shape[:2]
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
@@ -41,6 +42,7 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was held a quarter turn to the left
     Image.fromarray(PICTURE).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(PICTURE, -1))
+    assert picture_size(tmp_path / "turned.png") == (PICTURE.shape[1], PICTURE.shape[0])
 
 
 def test_the_first_picture_of_an_animation(tmp_path: Path) -> None:
@@ -59,6 +61,9 @@ def test_what_is_no_picture_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=f"{name}: is not a picture that can be read") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+        if name != "cut.png":  # its head is whole
+            with pytest.raises(MediaError, match=f"{name}: is not a picture that can be read"):
+                picture_size(tmp_path / name)
 
 
 def test_the_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

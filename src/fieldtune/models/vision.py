@@ -21,9 +21,9 @@ from fieldtune.data.media import CONTENTS, Ids, MediaReader, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, file_sha256
+from fieldtune.sources.pictures import MediaError, picture_size, read_image
 
 Size = tuple[int, int]  # pixels: height, width
-TURNED = (5, 6, 7, 8)  # values of EXIF's orientation for which height and width change places
 
 
 def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None:
@@ -66,6 +66,8 @@ class Reader:
         try:
             size, content = picture_size(path), media.sha256 or file_sha256(path)
             places = self.places(size, together)
+        except MediaError as error:
+            raise EncodeError(f"its picture {path} {error.reason}") from None
         except (OSError, ValueError) as error:
             raise EncodeError(f"its picture {path} cannot be shown ({error})") from None
         return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, size, places, first, self))
@@ -81,7 +83,7 @@ class Reader:
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        made = self.processor(self._arranged([read_picture(one.path) for one in shown]), return_tensors="pt")
+        made = self.processor(self._arranged([_pixels(one.path) for one in shown]), return_tensors="pt")
         return {name: made[name] for name in self.processor.model_input_names if name in made}
 
     def _arranged(self, pictures: list[Any]) -> Any:
@@ -244,21 +246,11 @@ READERS: dict[str, type[Reader]] = {
 }
 
 
-def picture_size(path: Path) -> Size:
-    """Of a picture as it is looked at, turned as its EXIF says; only the file's head is read."""
+def _pixels(path: Path) -> Any:
+    """A picture of Pillow, for a processor would guess which axis of an array is that of colors."""
     from PIL import Image
 
-    with Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if image.getexif().get(0x0112) in TURNED else (height, width)
-
-
-def read_picture(path: Path) -> Any:
-    """A picture of Pillow, RGB, turned as its EXIF says; `UserError` if the file cannot be read."""
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise UserError(f"the picture {path} cannot be read ({error}); mend it, or take its rows out") from None
+        return Image.fromarray(read_image(path))
+    except MediaError as error:
+        raise UserError(f"the picture {error}; mend it, or take its rows out") from None

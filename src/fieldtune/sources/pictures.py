@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fieldtune.errors import UserError
 
 Pixels = NDArray[np.uint8]
+TURNED = (5, 6, 7, 8)  # values of EXIF's orientation for which height and width change places
 
 
 class MediaError(ValueError):
@@ -44,12 +45,28 @@ def read_image(path: Path) -> Pixels:
     Transparency is dropped, 16-bit gray brought to 8 bits; of an animation the first picture is read. Raises
     `MediaError` for a file that is missing, cut off or no picture, `UserError` without Pillow.
     """
+    with _opened(path) as image:
+        from PIL import ImageOps
+
+        return np.array(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"), dtype=np.uint8)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width, pixels, of what `read_image` gives; only the file's head is read. Its errors."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(0x0112) in TURNED else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture of Pillow; whatever its decoder raises within is a `MediaError`."""
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError:
         raise UserError(f"{path}: pictures need the package pillow; pip install 'fieldtune[video]'") from None
     with reading(path, "is not a picture that can be read"), Image.open(path) as image:
-        return np.array(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"), dtype=np.uint8)
+        yield image
 
 
 def _eight_bits(image: Any) -> Any:
