@@ -66,7 +66,7 @@ THROWS = (
     ),
     # The major outer reap: both upright, chest to chest, uke tips backward over the reaped leg.
     Throw(
-        "osoto-gari",
+        "o-soto-gari",
         Placed(pose(_UPRIGHT, back=(0.4, 0.5, 0.4), right_foot=(0.1, 0.3, -0.55), arms=_PULL), (0.22, 0.88, -0.05)),
         Placed(pose(_UPRIGHT, right_foot=(0.1, 0.25, 0.5)), (-0.2, 0.82, 0.3), yaw=np.pi, pitch=-0.75),
     ),
@@ -88,7 +88,7 @@ THROWS = (
     ),
     # The advanced foot sweep: both upright and facing, the sole takes uke's foot as it steps.
     Throw(
-        "deashi-barai",
+        "de-ashi-harai",
         Placed(pose(_UPRIGHT, left_foot=(-0.25, 0.08, 0.5)), (0.0, 0.88, -0.28)),
         Placed(
             pose(_UPRIGHT, right_foot=(-0.35, 0.2, 0.25), left_foot=(0.1, 0.0, -0.1)),
