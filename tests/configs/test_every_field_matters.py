@@ -329,8 +329,8 @@ def predictions(work: Work, words: Words) -> list[Any]:
     return [(line["id"], line["answers"]) for line in lines]
 
 
-def decoding_refused(work: Work, words: Words) -> str:
-    """Rows of plain text have no schema to be held to."""
+def evaluation_refused(work: Work, words: Words) -> str:
+    """Why rows of plain text cannot be evaluated so."""
     try:
         evaluation(work, words)
     except UserError as error:
@@ -548,7 +548,8 @@ CASES: dict[str, Case] = {
     "evaluation.rows": evaluated(predictions, "evaluation.rows=2"),
     "evaluation.base": evaluated(predictions, "evaluation.base=false"),
     "evaluation.base_rows": evaluated(predictions, "evaluation.base_rows=1"),
-    "evaluation.decoding": Case(decoding_refused, EVALUATED, "evaluation.decoding=both"),
+    "evaluation.decoding": Case(evaluation_refused, EVALUATED, "evaluation.decoding=both"),
+    "evaluation.ablation": Case(evaluation_refused, EVALUATED, "evaluation.ablation=blank"),
     "evaluation.batch_size": evaluated(batch_rows, "evaluation.batch_size=3"),
     "evaluation.max_new_tokens": evaluated(predictions, "evaluation.max_new_tokens=2"),
     "evaluation.temperature": evaluated(predictions, "evaluation.temperature=2"),
