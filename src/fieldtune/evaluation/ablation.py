@@ -14,8 +14,8 @@ from fieldtune.sources.pictures import MediaError, picture_size
 Change = Callable[[Example], Example]
 GRAY = (128, 128, 128)
 NOTES = {
-    Ablation.text_only: "The pictures were left out of these rows (evaluation.ablation=text_only): the figures say what "
-    "the model knows without looking.",
+    Ablation.text_only: "The pictures were left out of these rows (evaluation.ablation=text_only): the figures say "
+    "what the model knows without looking.",
     Ablation.blank: "Each picture was shown as a gray one (evaluation.ablation=blank): the figures say what the model "
     "knows without looking.",
 }
@@ -43,7 +43,9 @@ def _without(message: Message, kind: Ablation, folder: Path) -> Message:
 def _blank(media: Media, folder: Path) -> Media:
     """A gray picture as large as another."""
     if media.kind != "image":
-        raise UserError(f"evaluation.ablation=blank: {media.path} is a {media.kind}; give evaluation.ablation=text_only")
+        raise UserError(
+            f"evaluation.ablation=blank: {media.path} is a {media.kind}; give evaluation.ablation=text_only"
+        )
     try:
         height, width = picture_size(Path(media.path))
     except MediaError as error:

@@ -32,7 +32,8 @@ def _lines(plan: Plan, hour_price: float | None) -> Iterator[str]:
         yield f"optimizer steps    {work.steps:>15,}   of {_rows(config)} rows; {work.rows:,} rows in the data set"
     else:
         blind = ", without pictures" if counted.seeing else ""
-        yield f"optimizer steps            not known   the data set is not prepared; rows of full length are assumed{blind}"
+        assumed = f"rows of full length are assumed{blind}"
+        yield f"optimizer steps            not known   the data set is not prepared; {assumed}"
     if work.prepared:
         saved = 1 - work.computed / work.tokens
         yield f"tokens of the rows {work.tokens:>15,}   computed after packing about {work.computed:,} ({-saved:+.0%})"

@@ -102,9 +102,7 @@ TECHNIQUES = tuple(throw.technique for throw in THROWS)
 _GI_WHITE, _GI_BLUE = (235, 235, 230), (40, 70, 150)
 
 
-def make_stills(
-    folder: Path, count: int, seed: int, made: Callable[[int], None] = lambda count: None
-) -> Path:
+def make_stills(folder: Path, count: int, seed: int, made: Callable[[int], None] = lambda count: None) -> Path:
     """Make `count` pictures under `folder`, the techniques in turn, eight of one pair; returns the folder of this set,
     made before or now.
 
