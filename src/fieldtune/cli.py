@@ -301,6 +301,8 @@ def _export(arguments: Sequence[str]) -> None:
 
 def _pictures(path: Path) -> list[dict[str, Any]]:
     """A request for a picture, or for each in a folder in the order of their names."""
+    if not path.exists():
+        raise UserError(f"image={path} does not exist; give the path of a picture, or of a folder of them")
     if not path.is_dir():
         return [{"image": str(path)}]
     found = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES and not one.name.startswith("."))

@@ -83,8 +83,10 @@ def test_predict_names_the_throw_of_a_picture(
         assert len(lines) == count and lines[0]["request"] == {"image": str(stills[0])}
         assert lines[0]["label"] in {path.parent.name for path in folder.glob("datasets/stills/*/*/*.png")}
         assert 1 / 6 <= lines[0]["confidence"] <= 1
+    (folder / "mine.png").write_text("words")
     for words, problem in (
-        (["image=gone.png"], "gone.png is not a picture that can be read"),
+        (["image=gone.png"], "image=gone.png does not exist"),
+        ([f"image={folder / 'mine.png'}"], "mine.png is not a picture that can be read"),
         ([], "give input=FILE"),
         ([f"image={stills[0]}", "input=x.json"], "one of them"),
         ([f"image={folder / 'outputs'}"], "holds no picture"),
