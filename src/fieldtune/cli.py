@@ -8,7 +8,9 @@ fieldtune plan [words of train.py] [gpu=T4] [memory=16GB] [devices=2] [hour_pric
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
 fieldtune validate FILE [FILE ...]        what is wrong with data, by file, line and field; exit status 2 if anything is
-fieldtune predict run=FOLDER|latest input=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
+fieldtune predict run=FOLDER|latest input=FILE|image=FILE|image=FOLDER [output=FILE] [system=tuned|base]
+                  [device=cpu|gpu]         answers; of pictures with the label and how sure the model is of it, if the
+                                           run's task has labels
 fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
                 [reuse=4096]               an OpenAI-compatible server; a host that is not loopback needs a key in
                                            FIELDTUNE_API_KEY
@@ -44,6 +46,7 @@ PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `p
 MODEL_WORDS: dict[str, str | None] = {"run": None, "system": "tuned", "device": "cpu"}  # which model answers
 SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64", "reuse": "4096"}
 SERVE_FITNESS = {"database": "", "constrained": "on"}
+PICTURES = (".png", ".jpg", ".jpeg")  # that `predict` finds in a folder
 CHAT = {**MODEL_WORDS, "temperature": "", "max_tokens": "400"}
 
 
@@ -66,7 +69,7 @@ def main() -> None:
         elif command == "validate":
             _validate(rest)
         elif command == "predict":
-            _predict(_options(rest, {"run": None, "input": None, "output": "", "system": "tuned", "device": "cpu"}))
+            _predict(_options(rest, {**MODEL_WORDS, "input": "", "image": "", "output": ""}))
         elif command == "serve":
             _serve(_options(rest, {**SERVE, **SERVE_FITNESS}))
         elif command == "fitness":
@@ -224,15 +227,19 @@ def _validate(arguments: Sequence[str]) -> None:
 
 
 def _predict(options: Mapping[str, str]) -> None:
-    requests = _requests(Path(options["input"]))
+    if bool(options["input"]) == bool(options["image"]):
+        raise UserError("predict needs what is asked: give input=FILE (.json or .jsonl), or image=FILE, one of them")
+    requests = _pictures(Path(options["image"])) if options["image"] else _requests(Path(options["input"]))
     _must_name_a_model(options)
     from fieldtune.serving.predictor import Predictor
 
     predictor = Predictor(options["run"], device=options["device"], system=options["system"])
     answers = predictor.predict(requests)
+    labels = predictor.labels(requests) if options["image"] else []
+    sure = [{"label": name, "confidence": round(share, 6)} for name, share in labels] or [{}] * len(requests)
     lines = [
-        json.dumps({"request": request, "answer": answer.text, "ended": answer.ended}, ensure_ascii=False)
-        for request, answer in zip(requests, answers, strict=True)
+        json.dumps({"request": request, "answer": answer.text, "ended": answer.ended, **label}, ensure_ascii=False)
+        for request, answer, label in zip(requests, answers, sure, strict=True)
     ]
     text = "".join(f"{line}\n" for line in lines)
     if options["output"]:
@@ -290,6 +297,18 @@ def _export(arguments: Sequence[str]) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fieldtune").setLevel(logging.INFO)
     print(f"exported to {export(wanted)}")
+
+
+def _pictures(path: Path) -> list[dict[str, Any]]:
+    """A request for a picture, or for each in a folder in the order of their names."""
+    if not path.exists():
+        raise UserError(f"image={path} does not exist; give the path of a picture, or of a folder of them")
+    if not path.is_dir():
+        return [{"image": str(path)}]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES and not one.name.startswith("."))
+    if not found:
+        raise UserError(f"image={path} holds no picture; allowed: {', '.join(PICTURES)}, right in it")
+    return [{"image": str(one)} for one in found]
 
 
 def _requests(path: Path) -> list[dict[str, Any]]:

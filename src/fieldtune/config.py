@@ -88,6 +88,15 @@ class Decoding(Enum):
     both = "both"
 
 
+class Ablation(Enum):
+    """What of a row's pictures is kept from the model. none: nothing. text_only: they are left out. blank: each is
+    gray all over, as large as it was."""
+
+    none = "none"
+    text_only = "text_only"
+    blank = "blank"
+
+
 class Accelerator(Enum):
     """The kind of device that trains."""
 
@@ -264,6 +273,7 @@ class EvaluationConfig:
     base: bool = True  # the model before fine-tuning is measured beside the tuned one
     base_rows: int | None = None  # rows that the base model answers, the first of those evaluated; null: all
     decoding: Decoding = Decoding.free  # whether answers in JSON are held to their task's schema
+    ablation: Ablation = Ablation.none  # what is kept from the model, to see what it knows without that
     batch_size: int = 8  # rows answered at a time
     max_new_tokens: int = 400  # of an answer at most
     temperature: float = 0.0  # 0: greedy

@@ -40,6 +40,7 @@ FILMED: Words = ("data=qved", "data.labels={labels}", "data.videos={videos}", "t
 RENDERED: Words = ("data=qved_films", "data.count=24", "data.films={films}", "tracking=off")
 LABELED: Words = ("data=jsonl", "data.path={labeled}", "tracking=off")
 JUDO: Words = ("data=judo", "data.frames={frames}", "tracking=off")
+STILLS: Words = ("data=judo_stills", "data.count=24", "data.stills={stills}", "tracking=off")
 MIXED: Words = (*ROWS, "data.mixture=[{{name: club, path: {other}, weight: 1}}]")
 GONE = "data.mixture=[{{name: club, path: gone.jsonl}}]"
 BYTES: Words = ("model=smollm2_135m", "model.weights=folder:{first}", "model.context_length=256", "adapter=none")
@@ -344,8 +345,8 @@ def predictions(work: Work, words: Words) -> list[Any]:
     return [(line["id"], line["answers"]) for line in lines]
 
 
-def decoding_refused(work: Work, words: Words) -> str:
-    """Rows of plain text have no schema to be held to."""
+def evaluation_refused(work: Work, words: Words) -> str:
+    """Why rows of plain text cannot be evaluated so."""
     try:
         evaluation(work, words)
     except UserError as error:
@@ -497,6 +498,7 @@ CASES: dict[str, Case] = {
     "data.system_prompt": Case(rows, FILMED, "data.system_prompt=Coach."),
     "data.user_prompt": Case(rows, FILMED, "data.user_prompt=Look."),
     "data.films": Case(rows, RENDERED, "data.films={films2}"),
+    "data.stills": Case(rows, STILLS, "data.stills={stills2}"),
     "model.name": trained(model_facts, "model.name=another"),
     "model.family": small_gpt2(refusals, "model.family=causal_lm"),
     "model.weights": Case(model, (*ROWS, *BYTES), "model.weights=folder:{second}"),
@@ -564,7 +566,8 @@ CASES: dict[str, Case] = {
     "evaluation.rows": evaluated(predictions, "evaluation.rows=2"),
     "evaluation.base": evaluated(predictions, "evaluation.base=false"),
     "evaluation.base_rows": evaluated(predictions, "evaluation.base_rows=1"),
-    "evaluation.decoding": Case(decoding_refused, EVALUATED, "evaluation.decoding=both"),
+    "evaluation.decoding": Case(evaluation_refused, EVALUATED, "evaluation.decoding=both"),
+    "evaluation.ablation": Case(evaluation_refused, EVALUATED, "evaluation.ablation=blank"),
     "evaluation.batch_size": evaluated(batch_rows, "evaluation.batch_size=3"),
     "evaluation.max_new_tokens": evaluated(predictions, "evaluation.max_new_tokens=2"),
     "evaluation.temperature": evaluated(predictions, "evaluation.temperature=2"),
@@ -595,7 +598,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     near = [row for row in questions[:20] for row in (row, without_last_word(row))]
     write_jsonl(folder / "near.jsonl", near)
     places["near"] = str(folder / "near.jsonl")
-    places |= {name: str(folder / name) for name in ("cache1", "cache2")}
+    places |= {name: str(folder / name) for name in ("cache1", "cache2", "stills", "stills2")}
     package = folder / "packages" / "bytes_package"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

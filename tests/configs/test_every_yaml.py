@@ -157,7 +157,7 @@ WORDS = {
     "golf": ("experiment=golf_gpt2",),
     "jsonl": ("data=jsonl", "data.path=mine.jsonl"),
     "qved": ("data=qved_films", "data.exercises=[squat,lunge]"),
-    "judo": ("data=judo", "data.frames=frames"),
+    "judo": ("data=judo_stills",),
 }
 
 

@@ -218,8 +218,8 @@ def test_what_cannot_be_shown_is_said(tiny_cache: Path, tmp_path: Path) -> None:
     long = write_picture(tmp_path / "long.png", (8, 2000), 0)
     shown = Media("image", str(pictures(tmp_path)[0].path))
     cases = [
-        (encoder, [Media("image", str(tmp_path / "none.png"))], "none.png cannot be shown"),
-        (encoder, [Media("image", str(tmp_path / "broken.png"))], "broken.png cannot be shown"),
+        (encoder, [Media("image", str(tmp_path / "none.png"))], "none.png is not a picture that can be read"),
+        (encoder, [Media("image", str(tmp_path / "broken.png"))], "broken.png is not a picture that can be read"),
         (encoder, [Media("video", str(tmp_path / "film.mp4"))], "a video; this model is shown images only"),
         (seeing_encoder("qwen2vl", tiny_cache), [Media("image", str(long))], "aspect ratio"),
     ]
@@ -244,7 +244,6 @@ def test_a_picture_is_turned_as_its_file_says(tmp_path: Path, tiny_cache: Path) 
         exif = Image.Exif()
         exif[0x0112] = 6
         image.save(tmp_path / "turned.jpg", exif=exif)
-    assert picture_size(tmp_path / "turned.jpg") == (90, 40)
     row = seeing_encoder("qwen2vl", tiny_cache).row(
         turns([Media("image", str(tmp_path / "turned.jpg"))], "What?", "It.")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -15,9 +16,11 @@ import pytest
 from fieldtune import runs
 from fieldtune.config import to_yaml
 from fieldtune.launch import ALLOCATOR
+from fieldtune.models.tiny import ensure_tiny
 from fieldtune.planning.machine import Machine
 from fieldtune.planning.plan import plan
 
+from ..models.pictures import write_picture
 from ..stages import compose, run_here, write_rows
 
 pytestmark = pytest.mark.slow
@@ -97,15 +100,61 @@ def words_of(folder: Path, case: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_planned_within_a_tenth(tmp_path: Path, idle: int, case: tuple[str, ...]) -> None:
-    words = words_of(tmp_path, case)
+    planned, measured = both(tmp_path, idle, words_of(tmp_path, case), 0.1)
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+def both(tmp_path: Path, idle: int, words: list[str], within: float) -> tuple[int, int]:
+    """The planned peak, and that of a worker which trains, less the idle worker's; counted again when further apart."""
     run_here(tmp_path, "prepare", *words)
     config = compose(tmp_path, "train", *words)
     planned = plan(config, Machine(1 << 40, 1, None, "", "")).memory.peak
     measured: list[int] = []
     # One run in several takes up to 7 % more, as its heap is torn otherwise: the smallest of three counts.
-    while len(measured) < 3 and planned != pytest.approx(min(measured, default=0), rel=0.1):
+    while len(measured) < 3 and planned != pytest.approx(min(measured, default=0), rel=within):
         folder = runs.make_run_dir(tmp_path / "outputs", f"run{len(measured)}", datetime.now())
         runs.write_text(folder / runs.CONFIG, to_yaml(config))
         runs.write_json(folder / runs.STARTED, runs.started_record("train", "run", datetime.now()))
         measured.append(peak(WORK, str(folder)) - idle)
-    assert planned == pytest.approx(min(measured), rel=0.1), measured
+    return planned, min(measured)
+
+
+def larger_llava(folder: Path, cache: Path) -> Path:
+    """LLaVA 1.5 with a tower and a language model of six layers, 512 wide, and 196 tokens a picture."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+
+    shutil.copytree(ensure_tiny("llava", cache), folder)
+    settings = AutoConfig.from_pretrained(str(folder))
+    settings.image_seq_length = 196
+    for part in (settings.text_config, settings.vision_config):
+        part.hidden_size, part.intermediate_size, part.num_hidden_layers, part.num_attention_heads = 512, 1536, 6, 8
+    settings.text_config.num_key_value_heads, settings.text_config.head_dim = 8, 64
+    settings.vision_config.image_size = 112
+    AutoModelForImageTextToText.from_config(settings).save_pretrained(str(folder))
+    processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil")
+    processor.size, processor.crop_size = {"shortest_edge": 112}, {"height": 112, "width": 112}
+    processor.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [("adapter=lora",), ("adapter=none", "adapter.vision=full"), ("adapter=none", "trainer.accumulation=2")],
+    ids=["LoRA and projector", "all, tower included", "all but the tower, two micro-batches"],
+)
+def test_a_model_that_sees_is_planned_within_fifteen_hundredths(
+    tmp_path: Path, idle: int, tiny_cache: Path, trained: tuple[str, ...]
+) -> None:
+    rows, draw = [], random.Random(1)
+    for number in range(40):
+        write_picture(tmp_path / f"{number}.png", (120, 130 + number), number)
+        asked = [{"type": "image", "path": f"{number}.png"}, {"type": "text", "text": "What is it?"}]
+        answer = " ".join(draw.choice(NOUNS) for _ in range(60))
+        rows.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    folder = larger_llava(tmp_path / "llava", tiny_cache)
+    model = ("model=llava_tiny", f"model.weights=folder:{folder}", f"cache_dir={tiny_cache}")
+    data = ("data=jsonl", f"data.path={path}", "data.near_duplicate=1")
+    words = [*data, *model, "trainer=fit", *SHORT, "trainer.micro_batch_size=8", *trained]
+    planned, measured = both(tmp_path, idle, words, 0.15)
+    assert planned == pytest.approx(measured, rel=0.15)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -66,12 +66,16 @@ def load_split(
     *,
     rows: int | None = None,
     train_on_prompt: bool = False,
+    change: Callable[[Example], Example] | None = None,
 ) -> Rows:
-    """The first `rows` examples of a split (null: all), encoded; `UserError` if none of them can be used.
+    """The first `rows` examples of a split (null: all), encoded; `UserError` if none of them can be used. change: done
+    with each of them before.
 
     Tells what the loss counts in the split (see `account`), and each row that is left out with its reason.
     """
-    examples = islice(read_examples(dataset.split(split)), rows)
+    examples: Iterable[Example] = islice(read_examples(dataset.split(split)), rows)
+    if change is not None:
+        examples = map(change, examples)
     loaded = encode_examples(examples, encoder, context_length, train_on_prompt=train_on_prompt)
     for number, (identity, reason) in enumerate(loaded.left_out):
         log.log(

@@ -15,6 +15,7 @@ from fieldtune.config import Config, Packing
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, load_split
 from fieldtune.datasets import Dataset
+from fieldtune.evaluation.ablation import Change
 from fieldtune.evaluation.calibration import (
     BINS,
     HOTTEST,
@@ -174,10 +175,13 @@ def _at_the_end(temperature: float | None) -> str:
     return f"The temperature is at the end of its range, {temperature:g}: the validation rows do not bound it."
 
 
-def label_test(task: Task, config: Config, dataset: Dataset, rows: Rows, encoder: Encoder) -> LabelTest | None:
+def label_test(
+    task: Task, config: Config, dataset: Dataset, rows: Rows, encoder: Encoder, change: Change | None = None
+) -> LabelTest | None:
     """The label questions among the rows; None if there are none. Rows that a label would make too long are left out.
 
-    The temperature is fitted on the first validation rows; `LabelTest.why` says why it is not.
+    The temperature is fitted on the first validation rows, with the same `change` as the rows; `LabelTest.why` says why
+    it is not.
     """
     labels = task.labels(config.data, (row for split in SPLITS for row in read_examples(dataset.split(split))))
     if labels is None:
@@ -194,7 +198,7 @@ def label_test(task: Task, config: Config, dataset: Dataset, rows: Rows, encoder
     if config.evaluation.split == "val":
         why = "The validation rows are those evaluated, so no temperature was fitted on them."
     elif dataset.rows["val"]:
-        some = load_split(dataset, "val", encoder, length, rows=CALIBRATION_ROWS)
+        some = load_split(dataset, "val", encoder, length, rows=CALIBRATION_ROWS, change=change)
         validation = _asked(labels, some, encoder, length)[0]
     if validation is None or not validation.numbers:
         return LabelTest(labels.names, evaluated, None, why, left_out, usual)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune import datasets, tasks
-from fieldtune.config import Config, Decoding, to_yaml
+from fieldtune.config import Ablation, Config, Decoding, to_yaml
 from fieldtune.data.load import Rows, load_split
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
+from fieldtune.evaluation.ablation import NOTES, Change, ablated
 from fieldtune.evaluation.compare import breakdowns, compare, compare_answers, score_rows
 from fieldtune.evaluation.labels import LabelTest, label_line, label_test
 from fieldtune.evaluation.likeness import missing, with_likeness
@@ -46,17 +47,14 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     tracker.uses(f"{config.name}-model", "model", {"run": str(run.folder)})
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     models = RunModel(run, config)
-    rows = load_split(
-        dataset, config.evaluation.split, models.encoder, config.model.context_length, rows=config.evaluation.rows
-    )
-    if not rows.encoded:
-        raise UserError(f"the {config.evaluation.split} split is empty; give evaluation.split= or another data.split=")
+    change = ablated(config.evaluation.ablation, run_dir)
+    rows = _loaded(config, dataset, models, change)
     task = tasks.get(config.data.task)
     schemas = _schemas(task, rows, config)
     compared = islice(read_examples(dataset.split("train")), TRAINING_ROWS_COMPARED)
     known = run_hashes(example.answer for example in compared)
     rule = task.baseline(read_examples(dataset.split("train")))
-    test = label_test(task, config, dataset, rows, models.encoder)
+    test = label_test(task, config, dataset, rows, models.encoder, change)
     first, *others = _measured(config, models, rows, schemas, test)
     for one in (first, *others):
         scored = score_rows(task, rows.examples, one.predictions, known)
@@ -103,6 +101,23 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         "left_out": rows.left_out,
         "files": {PREDICTIONS: "one object a row", METRICS: "metrics with intervals", REPORT: "the report"},
     }
+
+
+def _loaded(config: Config, dataset: Dataset, models: RunModel, change: Change) -> Rows:
+    settings = config.evaluation
+    split = dataset.split(settings.split)
+    some = islice(read_examples(split), settings.rows)
+    if settings.ablation is not Ablation.none and not any(example.media for example in some):
+        raise UserError(
+            f"evaluation.ablation={settings.ablation.name}: no {settings.split} row has a picture; "
+            "give evaluation.ablation=none"
+        )
+    rows = load_split(
+        dataset, settings.split, models.encoder, config.model.context_length, rows=settings.rows, change=change
+    )
+    if not rows.encoded:
+        raise UserError(f"the {settings.split} split is empty; give evaluation.split= or another data.split=")
+    return rows
 
 
 @dataclass(slots=True)
@@ -157,6 +172,7 @@ def _data_facts(config: Config, dataset: Dataset, rows: Rows) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "rows": dataset.rows,
         "split": config.evaluation.split,
+        "ablation": config.evaluation.ablation.name,
         "evaluated": len(rows.examples),
         "near_duplicates_straddling": dataset.manifest["near_duplicates"]["straddling"],
     }
@@ -164,6 +180,8 @@ def _data_facts(config: Config, dataset: Dataset, rows: Rows) -> dict[str, Any]:
 
 def _notes(config: Config, dataset: Dataset, rows: Rows, groups: Sequence[str]) -> list[str]:
     notes = []
+    if config.evaluation.ablation is not Ablation.none:
+        notes.append(NOTES[config.evaluation.ablation])
     if config.evaluation.split == "train":
         notes.append("These are training rows: the figures say how well they were learned, not how well they transfer.")
     if rows.left_out:

@@ -2,7 +2,8 @@
 
 The counts come from the meta device. The memory comes from running the real network, forward and backward, on fake
 tensors (shapes without memory) with a `Ledger`: once with two layers and once with three, for layers are alike and
-each further one adds the same to every phase.
+each further one adds the same to every phase. A vision tower is traced with all of its layers, and looks at the
+window's own pictures.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ from fieldtune.models.adapters import adapt, parameter_counts
 from fieldtune.models.ledger import Ledger, counting
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.quantized import numbers
+from fieldtune.models.real_inputs import RealStaysReal, looking_really, pixels
 from fieldtune.models.recompute import recompute_layers
 from fieldtune.models.tree_attention import Trunk
-from fieldtune.models.vision_parts import PARTS
+from fieldtune.models.vision_parts import PARTS, WHOLE, parameters_in, parts_of, text_body
 
 FEW = (2, 3)  # layers of the traced models
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -43,12 +45,15 @@ class Counts:
     parameters: int
     trainable: int
     tensors: int  # trainable ones
-    in_layers: int  # parameters of the matrices that every token passes
+    in_layers: int  # parameters of the language model's matrices, which every token passes
     head: int  # parameters of the output head, which the tokens with a label pass
     layers: int
     width: int
     cache_width: int  # features of a token's keys and values in a layer
     vocabulary: int
+    seeing: int = 0  # parameters of vision tower and projector, which a picture's patches pass
+    seeing_trained: int = 0
+    patch: int = 1  # numbers of a patch, as it enters the tower
 
 
 def counts(model: Any) -> Counts:
@@ -58,38 +63,56 @@ def counts(model: Any) -> Counts:
     parameters, head = list(model.parameters()), inner.get_output_embeddings().weight
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)} | {id(head)}
     total, trainable = parameter_counts(model)
+    seeing = _seeing(inner)
     heads = settings.num_attention_heads
     head_width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
     return Counts(
         parameters=total,
         trainable=trainable,
         tensors=sum(p.requires_grad for p in parameters),
-        in_layers=sum(numbers(p) for p in parameters if id(p) not in tables),
+        in_layers=sum(numbers(p) for p in parameters if id(p) not in tables and id(p) not in seeing),
         head=head.numel(),
         layers=settings.num_hidden_layers,
         width=settings.hidden_size,
         cache_width=2 * head_width * (getattr(settings, "num_key_value_heads", None) or heads),
         vocabulary=head.shape[0],
+        seeing=sum(p.numel() for p in seeing.values()),
+        seeing_trained=sum(p.numel() for p in seeing.values() if p.requires_grad),
+        patch=_patch(inner.config),
     )
+
+
+def _seeing(inner: Any) -> dict[int, Tensor]:
+    """The parameters of vision tower and projector, adapters included."""
+    if parts_of(inner) is None:
+        return {}
+    return {id(parameter): parameter for part in WHOLE for _, parameter in parameters_in(inner, part)}
+
+
+def _patch(settings: Any) -> int:
+    tower = getattr(settings, "vision_config", None)
+    if tower is None:
+        return 1
+    return 3 * int(tower.patch_size) ** 2 * int(getattr(tower, "temporal_patch_size", 1))
 
 
 def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) -> Any:
     """The architecture of transformers' `settings` with its adapter, in fp32, on the meta device: it has no weights.
 
-    layers: None for all of them.
+    layers: of the language model; None for all of them.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    if settings.model_type in PARTS:
-        raise UserError("the memory and time of a model that sees are not forecast yet; a training run measures them")
     settings = copy.deepcopy(settings)
     if layers is not None:
-        settings.num_hidden_layers = layers
-        if getattr(settings, "layer_types", None):
-            settings.layer_types = settings.layer_types[:layers]
+        text = settings.get_text_config()
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+    architecture = AutoModelForImageTextToText if settings.model_type in PARTS else AutoModelForCausalLM
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT's own choices
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        model = architecture.from_config(settings, dtype=torch.float32)
         model.get_input_embeddings().padding_idx = None  # as `weights.build` leaves it
         if adapter.kind is AdapterKind.qlora:
             _stand_in_for_packed(model)
@@ -101,7 +124,7 @@ class _Unpacked(nn.Linear):
 
 
 def _stand_in_for_packed(model: nn.Module) -> None:
-    for module in model.modules():
+    for module in text_body(model).modules():
         if type(module) is nn.Linear and module is not model.get_output_embeddings():  # type: ignore[operator]
             module.__class__ = _Unpacked
 
@@ -156,6 +179,7 @@ def _on_fakes(
 ) -> tuple[FakeTensorMode, LanguageModelLoss]:
     """The network of a few layers on fake tensors of the CPU."""
     network = LanguageModelLoss(outline(settings, adapter, layers))
+    seeing = _seeing(unwrapped(network.model))  # in fp32 always
     if recompute:
         recompute_layers(network.model, same_dropout=False)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -164,7 +188,8 @@ def _on_fakes(
         for module in network.modules():
             for name, old in module._parameters.items():
                 if old is not None:
-                    made.setdefault(id(old), nn.Parameter(_empty(old, frozen), requires_grad=old.requires_grad))
+                    kept = old.dtype if id(old) in seeing else frozen
+                    made.setdefault(id(old), nn.Parameter(_empty(old, kept), requires_grad=old.requires_grad))
                     module._parameters[name] = made[id(old)]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
@@ -192,7 +217,10 @@ def _trace(
     with mode:
         trunk_batch = _faked(mode, window["trunk"])
         batches = [_faked(mode, batch) for batch in window["micro_batches"]]
-        with counting(network.parameters()) as ledger, autocast:
+        known = [*network.parameters(), *pixels([trunk_batch, *batches])]
+        with counting(known) as ledger, autocast, ExitStack() as stack:
+            if parts_of(unwrapped(network.model)) is not None:
+                stack.enter_context(looking_really(unwrapped(network.model)))
             _step(network, trunk_batch, batches, ledger)
     return {phase: _named(peak.parts) for phase, peak in ledger.peaks().items()}
 
@@ -210,6 +238,9 @@ def _faked(mode: FakeTensorMode, batch: MicroBatch | None) -> Any:
         return None
     faked = {key: mode.from_tensor(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
     layout = batch["layout"]
+    if batch["media"] is not None:  # where and rows; what is looked at stays real
+        media: Any = batch["media"]
+        faked["media"] = {**media, "where": mode.from_tensor(media["where"]), "rows": mode.from_tensor(media["rows"])}
     if layout is not None:  # segments are done one after the other: the one with most keys decides
         faked["layout"] = layout.longest()
     return faked
@@ -221,7 +252,7 @@ def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger:
     for parameter in trainable:
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.is_a("gradients", [p.grad]))
     inner = unwrapped(network.model)
-    body = getattr(inner, inner.base_model_prefix)
+    body = text_body(inner)
     layers = next(part for part in body.modules() if isinstance(part, nn.ModuleList))
     which = [""]
 
@@ -246,11 +277,18 @@ def _step(network: LanguageModelLoss, of_trunk: Any, batches: list[Any], ledger:
     for batch in batches:
         ledger.mark("forward")
         loss, _ = network(**batch, trunk=trunk)
-        (loss / 2).backward()
+        with _backward(batch):
+            (loss / 2).backward()
         ledger.is_a("gradients", [parameter.grad for parameter in trainable])
         del loss
     if trunk_loss is not None:
-        (trunk.graft(trunk_loss) / 2).backward()
+        with _backward(of_trunk):
+            (trunk.graft(trunk_loss) / 2).backward()
         ledger.is_a("gradients", [parameter.grad for parameter in trainable])
     for hook in hooks:
         hook.remove()
+
+
+def _backward(batch: Any) -> Any:
+    """A tower whose layers are computed again asks for numbers again."""
+    return RealStaysReal() if batch["media"] is not None else nullcontext()

@@ -74,6 +74,8 @@ class Reader(ABC):
         try:
             size, content = picture_size(path), media.sha256 or file_sha256(path)
             places = self.places(size, together)
+        except MediaError as error:
+            raise EncodeError(f"its picture {path} {error.reason}") from None
         except (OSError, ValueError) as error:
             reason = error.reason if isinstance(error, MediaError) else error
             raise EncodeError(f"its picture {path} cannot be shown ({reason})") from None

@@ -77,13 +77,15 @@ def training_memory(
 
 
 def weight_bytes(counts: Counts, bits: float = 32, rest: int = 2) -> int:
-    """All parameters: fp32, or those in the layers, where frozen, in fewer bits, and tables of `rest` bytes."""
+    """All parameters: fp32, or those in the layers, where frozen, in fewer bits, and tables of `rest` bytes; of what
+    sees in fp32 always."""
     if bits >= 32:
         return FP32 * counts.parameters
-    trained_in_layers = counts.trainable if counts.trainable < counts.in_layers else 0
+    trained = counts.trainable - counts.seeing_trained
+    trained_in_layers = trained if trained < counts.in_layers else 0
     packed = counts.in_layers - trained_in_layers
-    tables = counts.parameters - counts.in_layers
-    return round(packed * bits / 8) + rest * tables + FP32 * counts.trainable
+    tables = counts.parameters - counts.in_layers - counts.seeing
+    return round(packed * bits / 8) + rest * tables + FP32 * (trained + counts.seeing)
 
 
 @dataclass(frozen=True, slots=True)

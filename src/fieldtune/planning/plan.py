@@ -34,10 +34,12 @@ from fieldtune.planning.memory import (
     answering_memory,
     training_memory,
 )
-from fieldtune.planning.work import Work, work_of_config
+from fieldtune.planning.work import Work, picture_numbers, work_of_config
 from fieldtune.runs import list_runs
 
 STEP_KEYS = ("micro_batch_size", "accumulation", "packing", "activation_checkpointing", "optimizer")
+
+AT_ONCE = 2  # windows whose pixels are held: the next one's are made while one is computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> M
     )
     if gpu and config.trainer.packing is not Packing.none:
         held = {phase: _with_masks(parts, config, counted, work) for phase, parts in held.items()}
+    seen = AT_ONCE * FP32 * picture_numbers(work.heaviest)
+    if seen:
+        held = {phase: {**parts, "workspace": parts.get("workspace", 0) + seen} for phase, parts in held.items()}
     held["optimizer"] = {"gradients": FP32 * counted.trainable}
     if config.hardware.precision is Precision.fp16:  # AdamW step by step, not fused, for the loss is scaled
         held["optimizer"]["workspace"] = FP32 * counted.trainable
@@ -143,17 +148,20 @@ def operations(counted: Counts, work: Work, *, recompute: bool = False) -> float
     """Floating-point operations of a run's matrix products, evaluations included, samples not.
 
     A token costs two a parameter forward, two for its input's gradient, and two for the gradient of a trained
-    parameter (arXiv 2001.08361). The head sees the tokens with a label only.
+    parameter (arXiv 2001.08361). The head sees the tokens with a label only. A picture's patch costs the same of vision
+    tower and projector; pictures of evaluations are not counted.
     recompute: layers are passed forward twice (activation checkpointing).
     """
-    frozen = counted.trainable < counted.in_layers
+    trained = counted.trainable - counted.seeing_trained
+    frozen = trained < counted.in_layers
     attention = 2 * counted.layers * counted.width * work.length  # two products with half of the row, on average
     a_token = 2 * counted.in_layers + attention
     a_label = 2 * counted.head
     backward = 1 if frozen else 2
-    extra = 2 * counted.trainable if frozen else 0
+    extra = 2 * trained if frozen else 0
     passes = 1 + backward + int(recompute)
     training = work.computed * (passes * a_token + extra) + work.supervised * (1 + backward) * a_label
+    training += work.numbers / counted.patch * (2 * counted.seeing + 4 * counted.seeing_trained)
     share = work.supervised / max(1, work.tokens)
     return float(training + work.evaluations * work.val_tokens * (a_token + share * a_label))
 

@@ -31,7 +31,9 @@ def _lines(plan: Plan, hour_price: float | None) -> Iterator[str]:
     if work.prepared:
         yield f"optimizer steps    {work.steps:>15,}   of {_rows(config)} rows; {work.rows:,} rows in the data set"
     else:
-        yield "optimizer steps            not known   the data set is not prepared; rows of full length are assumed"
+        blind = ", without pictures" if counted.seeing else ""
+        assumed = f"rows of full length are assumed{blind}"
+        yield f"optimizer steps            not known   the data set is not prepared; {assumed}"
     if work.prepared:
         saved = 1 - work.computed / work.tokens
         yield f"tokens of the rows {work.tokens:>15,}   computed after packing about {work.computed:,} ({-saved:+.0%})"

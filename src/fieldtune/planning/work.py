@@ -9,12 +9,14 @@ import numpy as np
 
 from fieldtune import datasets, ranks
 from fieldtune.config import Config
-from fieldtune.data.batches import Window
+from fieldtune.data.batches import MicroBatch, Window, window_with_media
 from fieldtune.data.encode import Encoded, Encoder
 from fieldtune.data.load import encode_examples
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
+from fieldtune.models.real_inputs import pixels
 from fieldtune.models.tokenizer import load_tokenizer
+from fieldtune.models.vision import load_reader
 from fieldtune.models.weights import Source
 from fieldtune.records import read_examples
 
@@ -35,7 +37,8 @@ class Work:
     val_tokens: int  # of one evaluation
     evaluations: int
     prompt: int  # tokens of the longest prompt
-    heaviest: Window
+    heaviest: Window  # with its pictures
+    numbers: int  # of all pixels that pass through a vision tower
     prepared: bool  # False: the rows are made up, all of model.context_length tokens
 
 
@@ -48,7 +51,8 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
         rows, val, pad = full_rows(size, length, vocabulary), [], 0
     else:
         tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
-        encoder, prompt = Encoder(tokenizer, config.model.template), config.data.train_on_prompt
+        reader = load_reader(source.folder, tokenizer)
+        encoder, prompt = Encoder(tokenizer, config.model.template, reader), config.data.train_on_prompt
         rows, val = (
             encode_examples(read_examples(dataset.split(split)), encoder, length, train_on_prompt=prompt).encoded
             for split in ("train", "val")
@@ -78,6 +82,8 @@ def work_of(
     share = sum(laid_out[step]["computed"] for step in some) / sum(laid_out[step]["tokens"] for step in some)
     tokens = round(seen * float(lengths.mean()))
     supervised = sum(row.supervised for row in windows.rows) / len(windows.rows)
+    heaviest = window_with_media(max(laid_out.values(), key=_weight))
+    places = sum(_places(laid_out[step]) for step in some) / sum(laid_out[step]["tokens"] for step in some)
     evaluations = 1 + -(-steps // config.trainer.eval_every) if val else 0
     return Work(
         steps=steps,
@@ -89,7 +95,8 @@ def work_of(
         val_tokens=sum(len(row.ids) for row in val),
         evaluations=evaluations,
         prompt=max(_prompt(row) for row in windows.rows),
-        heaviest=max(laid_out.values(), key=_weight),
+        heaviest=heaviest,
+        numbers=round(tokens * places * picture_numbers(heaviest) / max(1, _places(heaviest))),
         prepared=prepared,
     )
 
@@ -104,6 +111,20 @@ def _weight(window: Window) -> int:
     """Tokens whose activations are held at a time."""
     trunk = window["trunk"]["ids"].numel() if window["trunk"] is not None else 0
     return trunk + max((batch["ids"].numel() for batch in window["micro_batches"]), default=0)
+
+
+def _passes(window: Window) -> list[MicroBatch]:
+    return [*([window["trunk"]] if window["trunk"] is not None else []), *window["micro_batches"]]
+
+
+def _places(window: Window) -> int:
+    """Places of pictures that are computed."""
+    return sum(int((batch["ids"] < 0).sum()) for batch in _passes(window))
+
+
+def picture_numbers(window: Window) -> int:
+    """Numbers of all pixels of a window with its pictures."""
+    return sum(one.numel() for one in pixels(_passes(window)) if one.is_floating_point())
 
 
 def _prompt(row: Encoded) -> int:

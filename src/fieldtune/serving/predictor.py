@@ -8,15 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fieldtune import tasks
+import numpy as np
+
+from fieldtune import datasets, tasks
 from fieldtune.config import Accelerator, HardwareConfig
 from fieldtune.data.encode import EncodeError
 from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.generate import Answer, Sampling, generate
+from fieldtune.models.label_scores import label_logs
+from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.run_model import RunModel
 from fieldtune.models.tokenizer import Tokenizer
-from fieldtune.records import Message, RecordError
+from fieldtune.records import SPLITS, Message, RecordError, read_examples
 from fieldtune.runs import find_run
 
 
@@ -37,6 +41,7 @@ class Predictor:
         self.config = replace(load(found.config()), hardware=HardwareConfig(accelerator=Accelerator[device]))
         self.task = tasks.get(self.config.data.task)
         self._system = system
+        self._run = found
         self._models = RunModel(found, self.config)
 
     @property
@@ -88,10 +93,31 @@ class Predictor:
 
     def predict(self, requests: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """An answer to each request in the task's own form: a swing for golf, messages or an instruction else."""
+        return self.answer(self._prompts(requests))
+
+    def _prompts(self, requests: Sequence[Mapping[str, Any]]) -> list[tuple[Message, ...]]:
         prompts = []
         for number, request in enumerate(requests, 1):
             try:
                 prompts.append(self.task.prompt(request, self.config.data))
             except (RecordError, UserError) as error:
                 raise UserError(f"request {number}: {error}") from None
-        return self.answer(prompts)
+        return prompts
+
+    def labels(self, requests: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+        """Of requests that ask for one of the task's labels: the most probable one and its probability among them.
+
+        Empty for a task without labels. They are those of the run's data set; `UserError` if that is gone.
+        """
+        dataset = datasets.of_run(self.config, self._run)
+        examples = (row for split in SPLITS for row in read_examples(dataset.split(split)))
+        known = self.task.labels(self.config.data, examples)
+        if known is None:
+            return []
+        prompts = self._prompts(requests)
+        with self.model() as model:
+            logs = label_logs(
+                LanguageModelLoss(model), self._models.encoder, prompts, known.names, self.config.trainer.packing
+            )
+        shares = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+        return [(known.names[int(row.argmax())], float(row.max())) for row in shares]

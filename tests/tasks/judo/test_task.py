@@ -174,3 +174,29 @@ def test_prompts_of_requests(tmp_path: Path) -> None:
         TASK.prompt({"image": "new.png", "technique": "o-goshy"}, data)
     with pytest.raises(RecordError, match="path of a picture"):
         TASK.prompt({"image": 3}, data)
+
+
+def test_rendered_stills_are_frames_with_their_performers(tmp_path: Path) -> None:
+    words = ("data=judo_stills", "data.count=48", "tracking=off")
+    run = run_here(tmp_path, "prepare", *words)
+    facts = run.manifest()["data"]
+    rows = [row for split in ("train", "val", "test") for row in lines_of(Path(facts["folder"]) / f"{split}.jsonl")]
+    assert len(rows) == 48 and len({row["group"] for row in rows}) == 6
+    assert {row["meta"]["category"] for row in rows} == {"tachi-waza"}
+    performers = [
+        {row["group"] for row in lines_of(Path(facts["folder"]) / f"{split}.jsonl")} for split in ("train", "test")
+    ]
+    assert performers[0] and performers[1] and not performers[0] & performers[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("data=judo",), "data=judo needs data.frames=FOLDER"),
+        (("data=judo_stills", "data.frames=."), "frames are read or rendered; give one"),
+        (("data=judo_stills", "data.stills=null"), "needs data.stills=FOLDER"),
+    ],
+)
+def test_frames_are_read_or_rendered(tmp_path: Path, words: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        run_here(tmp_path, "prepare", *words, "tracking=off")

@@ -1,7 +1,7 @@
 """Judo throws as stills: two figures in the moment of the throw, in folders by technique.
 
-`make_stills(folder, ...)` writes folder/<technique>/<performer>_<number>.png and folder/stills.json, which gives the
-technique and the performer of each file. The moments follow the techniques' descriptions in the Kodokan's list.
+`make_stills(folder, ...)` writes <technique>/<performer>_<number>.png and stills.json, which describes each file as
+`data=judo` reads it. The moments follow the techniques' descriptions in the Kodokan's list.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fieldtune.sources.figures.draw import Camera, draw, noisy, random_room, roo
 from fieldtune.sources.figures.films import FILMS_EACH, Performer, performer
 
 STILLS = "stills.json"
+EDITION = 1  # of the drawing: a change of the pixels asks for another folder
 SIZE = 96  # pixels, wide and high
 
 
@@ -65,7 +66,7 @@ THROWS = (
     ),
     # The major outer reap: both upright, chest to chest, uke tips backward over the reaped leg.
     Throw(
-        "osoto-gari",
+        "o-soto-gari",
         Placed(pose(_UPRIGHT, back=(0.4, 0.5, 0.4), right_foot=(0.1, 0.3, -0.55), arms=_PULL), (0.22, 0.88, -0.05)),
         Placed(pose(_UPRIGHT, right_foot=(0.1, 0.25, 0.5)), (-0.2, 0.82, 0.3), yaw=np.pi, pitch=-0.75),
     ),
@@ -87,7 +88,7 @@ THROWS = (
     ),
     # The advanced foot sweep: both upright and facing, the sole takes uke's foot as it steps.
     Throw(
-        "deashi-barai",
+        "de-ashi-harai",
         Placed(pose(_UPRIGHT, left_foot=(-0.25, 0.08, 0.5)), (0.0, 0.88, -0.28)),
         Placed(
             pose(_UPRIGHT, right_foot=(-0.35, 0.2, 0.25), left_foot=(0.1, 0.0, -0.1)),
@@ -101,29 +102,36 @@ TECHNIQUES = tuple(throw.technique for throw in THROWS)
 _GI_WHITE, _GI_BLUE = (235, 235, 230), (40, 70, 150)
 
 
-def make_stills(folder: Path, count: int, seed: int) -> Path:
-    """Make `count` pictures, the techniques in turn, eight of one pair; `folder` must not exist. Returns it.
+def make_stills(folder: Path, count: int, seed: int, made: Callable[[int], None] = lambda count: None) -> Path:
+    """Make `count` pictures under `folder`, the techniques in turn, eight of one pair; returns the folder of this set,
+    made before or now.
 
-    The same seed gives the same pixels. It is there only as a whole. FileExistsError if there is such a folder.
+    The same seed gives the same pixels. A set's folder is named by what decides it and is there only as a whole. made:
+    called with the pictures done so far.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already")
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    home = folder / f"stills-{count}-seed{seed}-edition{EDITION}"
+    if home.exists():
+        return home
+    building = folder / f".{home.name}.{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        known: dict[str, Mapping[str, str]] = {}
+        known = []
         for number in range(count):
             throw, who = THROWS[number % len(THROWS)], performer(number // FILMS_EACH, seed)
             name = f"{throw.technique}/{who.name}_{number:06d}.png"
             (building / throw.technique).mkdir(exist_ok=True)
             Image.fromarray(draw_still(throw, who, number, seed)).save(building / name)
-            known[name] = {"technique": throw.technique, "performer": who.name}
+            known.append({"image": name, "technique": throw.technique, "performer": who.name})
+            made(number + 1)
         (building / STILLS).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        building.rename(folder)
+        building.rename(home)
+    except OSError:
+        if not home.exists():  # else another process was faster, with the same pictures
+            raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return home
 
 
 def draw_still(throw: Throw, who: Performer, number: int, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fieldtune.progress import Progress
 from fieldtune.records import Example, Media, Message, RecordError, Rejected
 from fieldtune.tasks.base import Baseline, Labels, Metric, Score, request_messages
 from fieldtune.tasks.judo.config import Data
@@ -30,13 +31,15 @@ class JudoTask:
     metrics: Sequence[Metric] = METRICS
 
     def examples(self, data: Data, seed: int) -> Iterator[Example | Rejected]:
-        """The rows of every frame in the order of the names; what cannot be used as `Rejected`.
+        """The rows of every frame in the order of the names; what cannot be used as `Rejected`. With `data.count` the
+        frames are rendered before.
 
         Warns of techniques with few frames, and of frames without performer or video: two frames of one clip may then
         come into training and test.
         """
         known, frames, alone = vocabulary(data.techniques), Counter[str](), 0
-        for item in read_frames(Path(data.frames), known):
+        folder = Path(str(data.frames)) if data.count is None else _rendered(data, data.count, seed)
+        for item in read_frames(folder, known):
             if isinstance(item, Rejected):
                 yield item
                 continue
@@ -89,6 +92,16 @@ class JudoTask:
 
     def result_name(self) -> str:
         return "judo-coach"
+
+
+def _rendered(data: Data, count: int, seed: int) -> Path:
+    """The folder of rendered stills."""
+    from fieldtune.sources.figures.throws import make_stills  # pillow is only needed here
+
+    progress = Progress("rendering", count)
+    folder = make_stills(Path(str(data.stills)), count, seed, lambda _: progress.advance())
+    log.info("rendered stills: %s", folder)
+    return folder
 
 
 def _technique(example: Example) -> str | None:
