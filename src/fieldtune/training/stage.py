@@ -11,8 +11,10 @@ import torch
 
 from fieldtune import datasets, planning, ranks, stopping, tasks
 from fieldtune.config import Config, HardwareConfig, Packing
+from fieldtune.data.batches import moved
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
+from fieldtune.data.media import idle_media
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
@@ -62,6 +64,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         torch.manual_seed(config.seed + team.rank.number)
     # Layers whose weights are shared out are called as they are: that is when their weights are put together.
     network = LanguageModelLoss(model, fused=not team.shares_samples)
+    if team.shares_samples:
+        network.idle_media = moved(idle_media(), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
     if config.trainer.packing is not Packing.none:

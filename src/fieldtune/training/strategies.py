@@ -24,6 +24,7 @@ TEAMS: dict[Strategy, Callable[[ranks.Rank, torch.device], Team]] = {
     Strategy.fsdp2: Fsdp2Team,
     Strategy.zero2: DeepSpeedTeam,
     Strategy.zero3: DeepSpeedTeam,
+    Strategy.zero3_offload: DeepSpeedTeam,
 }
 
 
@@ -91,7 +92,7 @@ def _strategy(config: Config, team: Team) -> Any:
         return ModelParallelStrategy(
             data_parallel_size=team.rank.world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
-    if strategy in (Strategy.zero2, Strategy.zero3):
+    if strategy in ranks.DEEPSPEED:
         from fieldtune.training.deepspeed import make_strategy
 
         assert isinstance(team, DeepSpeedTeam)
