@@ -70,7 +70,7 @@ class LanguageModelLoss(nn.Module):
     ) -> Tensor:
         """The loss of each label [labels], without gradients."""
         at_labels, head = self._hidden_at(ids, where, positions, layout, media)
-        return losses(at_labels, head, targets)
+        return losses(at_labels, head, targets, fused=self.fused)
 
     def _hidden_at(
         self,

@@ -75,6 +75,12 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
+def lone_parameters(inner: Any) -> list[str]:
+    """Names of parameters that the model uses itself, between its parts: LLaVA 1.6's newline."""
+    parts = parts_of(inner)
+    return [name for name, _ in inner.named_parameters() if name in parts.projector] if parts else []
+
+
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
     """What the language model is given for ids [rows, length] with the pictures of `media`: [rows, length, width]."""
     found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output

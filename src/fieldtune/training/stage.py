@@ -29,7 +29,7 @@ from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.packing_record import PackingTrial, packing_record
 from fieldtune.training.results import save_results
-from fieldtune.training.strategies import make_team, make_trainer, replicas
+from fieldtune.training.strategies import make_team, make_trainer, must_gather, replicas
 from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -44,6 +44,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     use_threads(config.hardware)
     model, encoder = start_model(config)
     tokenizer = encoder.tokenizer
+    must_gather(unwrapped(model), config.hardware.strategy)
     overflow = fp16_problem(unwrapped(model).config.model_type, config)
     if overflow is not None:  # of a family that only the files could tell
         raise UserError(overflow)
