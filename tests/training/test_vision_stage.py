@@ -277,9 +277,11 @@ def test_a_pass_without_a_picture_looks_at_one_and_puts_it_nowhere(work: Path) -
     assert found.detach() == wanted.detach()
     gradients = [one.grad for _, one in parameters_in(unwrapped(model), "projector")]
     assert gradients and all(one is not None and not one.any() for one in gradients)
+    calls: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda head, inputs, logits: calls.append(logits.shape[0]))
     nothing = network(**idle_batch())[0]
     nothing.backward()
-    assert float(nothing.detach()) == 0.0
+    assert float(nothing.detach()) == 0.0 and calls == [0]  # the head too is called, as on the ranks with labels
 
 
 def test_rows_that_are_too_long_are_named_with_what_they_need(work: Path) -> None:
