@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune import runs
+from fieldtune.ranks import Rank
 from fieldtune.records import write_jsonl
+from fieldtune.training.team import DeepSpeedTeam
 from tests import forked
 from tests.commands import ROOT
 from tests.models.pictures import write_picture
-from tests.stages import curve, question_rows, run_here
+from tests.stages import compose, curve, question_rows, run_here
 
 from . import conftest
 
@@ -165,6 +167,19 @@ def test_a_text_model_goes_on_after_a_kill(work: Path, strategy: str, tmp_path: 
     assert_goes_on(whole, lambda kill_at: forked.train(work, *words, run_dir=tmp_path, kill_at=kill_at))
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole.folder, tmp_path))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_offloading_is_asked_for(tmp_path: Path) -> None:
+    """All that can be seen of it without a GPU: what DeepSpeed is told."""
+    pytest.importorskip("deepspeed")
+    from fieldtune.training.deepspeed import make_strategy
+
+    words = ("data=jsonl", "model=gpt2_tiny", "adapter=none", "hardware=deepspeed_zero3_offload")
+    strategy: Any = make_strategy(compose(tmp_path, "train", *words), DeepSpeedTeam(Rank(), torch.device("cpu")))
+    zero = strategy.config["zero_optimization"]
+    assert zero["stage"] == 3 and zero["offload_param"]["device"] == zero["offload_optimizer"]["device"] == "cpu"
+    assert zero["stage3_param_persistence_threshold"] > 0 and strategy.config["zero_force_ds_cpu_optimizer"] is False
 
 
 def assert_goes_on(whole: runs.Run, attempt: Callable[[int | None], runs.Run]) -> None:
