@@ -109,9 +109,9 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 LLAVA, QWEN = "model=llava_tiny", "model=qwen2vl_tiny"
 PARTS = {
-    "projector whole": (),
     "projector by LoRA": ("adapter.projector=lora",),
     "tower by LoRA": ("adapter.vision=lora", "adapter.vision_learning_rate=1e-4"),
+    "tower whole": ("adapter.vision=full", "adapter.vision_learning_rate=1e-5"),
 }
 
 
@@ -123,9 +123,16 @@ def test_a_model_that_sees_trains_as_in_one_process(train: Train, strategy: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("parts", ["projector by LoRA", "tower by LoRA"])
+@pytest.mark.parametrize("parts", PARTS)
 def test_other_parts_are_trained_as_in_one_process(train: Train, strategy: str, parts: str) -> None:
-    same(train("cpu", QWEN, *PARTS[parts]), train(strategy, QWEN, *PARTS[parts]), 1e-4)
+    one, other = (train(each, QWEN, *PARTS[parts]) for each in ("cpu", strategy))
+    same(one, other, 1e-4)
+    files = [
+        {path.name: load_file(path) for path in (run.folder / "adapter").glob("*.safetensors")} for run in (one, other)
+    ]
+    assert files[0].keys() == files[1].keys() and ("vision.safetensors" in files[0]) == (parts == "tower whole")
+    for name, state in files[0].items():
+        assert {key: value.shape for key, value in files[1][name].items()} == {k: v.shape for k, v in state.items()}
 
 
 @pytest.mark.slow
