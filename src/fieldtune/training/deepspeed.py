@@ -15,8 +15,6 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Paralle
 from fieldtune.config import Accelerator, Config, Strategy
 from fieldtune.training.team import DeepSpeedTeam
 
-KEPT_WHOLE = 100_000  # numbers of a weight that a GPU keeps whole under stage 3 once it has it: DeepSpeed's own choice
-
 
 class CpuDeepSpeed(DeepSpeedStrategy):
     """Lightning refuses DeepSpeed on the CPU, DeepSpeed itself does not."""
@@ -45,13 +43,13 @@ def make_strategy(config: Config, team: DeepSpeedTeam) -> DDPStrategy:
         stage=2 if config.hardware.strategy is Strategy.zero2 else 3,
         offload_parameters=offload,
         offload_optimizer=offload,
-        # On the CPU small models stand for large ones: nothing of them is kept whole.
-        param_persistence_threshold=KEPT_WHOLE if on_gpu else 0,
         process_group_backend="nccl" if on_gpu else "gloo",
         zero_allow_untested_optimizer=True,
         overlap_comm=False,
         exclude_frozen_parameters=True,
     )
+    if not on_gpu:  # small models stand for large ones there: nothing of them is kept whole
+        strategy.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     strategy.config["gradient_clipping"] = config.trainer.clip_norm or 0.0
     # torch's fused AdamW steps in main memory as well as DeepSpeed's own, which would have to be compiled.
     strategy.config["zero_force_ds_cpu_optimizer"] = False
