@@ -41,7 +41,7 @@ def train(folder: Path, *words: str, run_dir: Path | None = None, kill_at: int |
                 child.kill()
         time.sleep(0.005)
     for child in children:
-        child.join(300)
+        child.join(1800)
         if child.is_alive():
             child.kill()
     if not kill_at and any(child.exitcode for child in children):

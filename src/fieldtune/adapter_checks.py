@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 from fieldtune.config import (
     Accelerator,
@@ -30,7 +31,7 @@ def adapter_problems(config: Config) -> Iterator[str]:
 
 def _seeing(config: Config) -> Iterator[str]:
     """Vision tower and projector: what can be done with them, and with a model that has none."""
-    adapter, family = config.adapter, config.model.family
+    adapter, family, start = config.adapter, config.model.family, config.model.projector
     if family is not Family.vision_language:
         default = AdapterConfig()
         for key in ("projector", "projector_learning_rate", "vision", "vision_learning_rate"):
@@ -38,7 +39,13 @@ def _seeing(config: Config) -> Iterator[str]:
             if given != getattr(default, key):
                 shown = given.name if isinstance(given, VisionPart) else f"{given:g}"
                 yield f"adapter.{key}={shown} is for models that see; leave it out with model={config.model.name}"
+        if start is not None:
+            yield f"model.projector={start} is for models that see; leave it out with model={config.model.name}"
         return
+    if start is not None and config.model.weights.startswith("run:"):
+        yield f"model.projector={start} with model.weights={config.model.weights}, which has its own; leave it out"
+    elif start is not None and not Path(start).is_file():
+        yield f"model.projector={start} does not exist; give the path of a projector.safetensors"
     for key in ("projector", "vision"):
         part: VisionPart = getattr(adapter, key)
         if part is VisionPart.lora and adapter.kind is AdapterKind.none:
@@ -47,11 +54,8 @@ def _seeing(config: Config) -> Iterator[str]:
             yield f"adapter.{key}_learning_rate is given, and adapter.{key}=frozen; give adapter.{key}=full, or lora"
     if config.model.template is not TemplateKind.chat:
         yield f"model.template={config.model.template.name} has no place for a picture; give model.template=chat"
-    if config.hardware.strategy not in (Strategy.single, Strategy.ddp):
-        yield (
-            f"hardware.strategy={config.hardware.strategy.name} with a model that sees is not done here; "
-            "give hardware.strategy=ddp, or single"
-        )
+    if config.hardware.strategy is Strategy.dp:
+        yield "hardware.strategy=dp with a model that sees is not done here; give hardware.strategy=ddp, or single"
     if importlib.util.find_spec("PIL") is None:
         yield f"model={config.model.name} needs the package pillow; pip install 'fieldtune[video]'"
 

@@ -264,7 +264,9 @@ def _devices(config: Config) -> Iterator[str]:
         yield f"hardware.devices={count}: this machine shows {there} GPU(s) (CUDA_VISIBLE_DEVICES counts); give {there}"
     if strategy not in (Strategy.single, Strategy.dp, Strategy.ddp) and hardware.precision is Precision.fp16:
         yield f"hardware.precision=fp16 with {name}: its loss scaling is not done here; give bf16, or strategy=ddp"
-    if strategy in (Strategy.zero2, Strategy.zero3) and importlib.util.find_spec("deepspeed") is None:
+    if strategy is Strategy.zero3_offload and hardware.accelerator is Accelerator.cpu:
+        yield f"{name} moves weights from GPUs to main memory, where a CPU has them; give hardware.strategy=zero3"
+    if strategy in ranks.DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
         yield f"{name} needs the package deepspeed; pip install 'fieldtune[deepspeed]', or give hardware=fsdp2"
     yield from _started_from_outside(config, count)
 

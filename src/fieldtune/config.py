@@ -107,7 +107,8 @@ class Accelerator(Enum):
 class Strategy(Enum):
     """How several devices share the work. single: one device. dp: one process, a copy of the model on each GPU
     (torch.nn.DataParallel's way). The others run a process a device. ddp: whole copies, gradients summed. fsdp2, zero2
-    and zero3: optimizer state and, but for zero2, weights are shared out (PyTorch's FSDP2; DeepSpeed's stages)."""
+    and zero3: optimizer state and, but for zero2, weights are shared out (PyTorch's FSDP2; DeepSpeed's stages).
+    zero3_offload: the same as zero3, with each share in main memory, where the optimizer's step is done too."""
 
     single = "single"
     dp = "dp"
@@ -115,6 +116,7 @@ class Strategy(Enum):
     fsdp2 = "fsdp2"
     zero2 = "zero2"
     zero3 = "zero3"
+    zero3_offload = "zero3_offload"
 
 
 class Precision(Enum):
@@ -187,6 +189,7 @@ class ModelConfig:
     heads: int | None = None  # attention heads; `width` is a multiple of it
     width: int | None = None  # features of a token
     dropout: float = 0.0  # of embeddings, attention and residual branches (GPT-2)
+    projector: str | None = None  # of a model that sees: a projector.safetensors to start from; null: the weights' own
 
 
 @dataclass(kw_only=True, slots=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from fieldtune.config import Accelerator, HardwareConfig, Strategy
 from fieldtune.errors import UserError
 
-PROCESS_A_DEVICE = frozenset({Strategy.ddp, Strategy.fsdp2, Strategy.zero2, Strategy.zero3})
+DEEPSPEED = frozenset({Strategy.zero2, Strategy.zero3, Strategy.zero3_offload})
+PROCESS_A_DEVICE = frozenset({Strategy.ddp, Strategy.fsdp2}) | DEEPSPEED
 
 DEVICE_FILES = Path("/dev")
 

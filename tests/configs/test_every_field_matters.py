@@ -512,6 +512,7 @@ CASES: dict[str, Case] = {
     "model.heads": small_gpt2(model, "model.heads=4"),
     "model.width": small_gpt2(model, "model.width=16"),
     "model.dropout": small_gpt2(model, "model.dropout=0.3"),
+    "model.projector": Case(refusals, SEEING, "model.projector=gone.safetensors"),
     "adapter.kind": Case(model_facts, TRAINED, "adapter.kind=lora"),
     "adapter.rank": lora("adapter.rank=3"),
     "adapter.alpha": lora("adapter.alpha=3"),

@@ -37,6 +37,13 @@ def problems(folder: Path, *words: str, stage: str = "train") -> str:
         ),
         (["hardware=fsdp2", "hardware.precision=fp16"], "hardware.precision=fp16 with hardware.strategy=fsdp2: "),
         (["hardware=deepspeed_zero2", "hardware.precision=fp16"], "fp16 with hardware.strategy=zero2: "),
+        (
+            ["hardware=deepspeed_zero3_offload", "hardware.accelerator=cpu"],
+            "hardware.strategy=zero3_offload moves weights from GPUs to main memory, where a CPU has them; give hard",
+        ),
+        (["model=llava_tiny", "hardware=dp"], "hardware.strategy=dp with a model that sees is not done here; give "),
+        (["model=gpt2_tiny", "model.projector=p.safetensors"], "model.projector=p.safetensors is for models that see"),
+        (["model=llava_tiny", "model.projector=gone.safetensors"], "model.projector=gone.safetensors does not exist"),
         (["hardware=ddp_cpu", "hardware.precision=fp16"], "hardware.precision=fp16 needs a GPU"),
         (["hardware=ddp_cpu", "hardware.nodes=2"], "hardware.nodes=2: start train.py by torchrun or srun on each node"),
         (["hardware.nodes=2"], "hardware.nodes=2 with hardware.strategy=single; give hardware=ddp"),

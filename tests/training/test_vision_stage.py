@@ -12,13 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune import runs
+from fieldtune.config import Strategy
+from fieldtune.data.batches import collate, idle_batch
+from fieldtune.data.media import idle_media
 from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.generate import Sampling, generate
+from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.run_model import RunModel, start_model
+from fieldtune.models.vision_parts import parameters_in
 from fieldtune.records import Media, Message, write_jsonl
 from fieldtune.serving.predictor import Predictor
 from fieldtune.tracking import NullTracker
+from fieldtune.training.strategies import must_gather
 from tests.models.pictures import write_picture
 from tests.stages import compose, curve, lines_of, run_command, run_here, told, work_here
 
@@ -231,6 +237,51 @@ def test_going_on_from_an_adapter_takes_its_projector(work: Path, run: runs.Run)
     model, _ = start_model(config)
     for name, value in load_file(run.folder / "adapter" / "projector.safetensors").items():
         assert torch.equal(model.get_base_model().get_parameter(name), value)
+
+
+@pytest.mark.parametrize("how", ["frozen", "lora", "full"])
+def test_a_projector_to_start_from(work: Path, run: runs.Run, how: str) -> None:
+    """It is the one that is trained, the base that evaluation compares with has it, and the log names it."""
+    given = run.folder / "adapter" / "projector.safetensors"
+    start = words(work, f"model.projector={given}", f"adapter.projector={how}", "trainer.max_epochs=1")
+    rate = "adapter.projector_learning_rate=" + ("null" if how == "frozen" else "1e-3")
+    again = run_here(work, "train", *start, rate)
+    assert f"projector weights: {given}" in (again.folder / runs.LOG).read_text(encoding="utf-8")
+    state = load_file(given)
+    with RunModel(again, load(again.config())).system("base") as base:
+        there = dict(parameters_in(unwrapped(base), "projector"))
+        plain = {name.replace(".base_layer", ""): one for name, one in there.items() if "lora_" not in name}
+        assert plain.keys() == state.keys() and all(torch.equal(plain[name], state[name]) for name in state)
+    told = "projector weights: from the base checkpoint, tiny:llava"
+    assert told in (run.folder / runs.LOG).read_text(encoding="utf-8")
+
+
+def test_a_newline_is_refused_where_it_would_be_left_away(work: Path) -> None:
+    model = start_model(compose(work, "train", *words(work, name="llava_next")))[0].get_base_model()
+    must_gather(model, Strategy.zero2)
+    with pytest.raises(UserError, match=r"zero3 does not put model.image_newline of a llava_next together; give"):
+        must_gather(model, Strategy.zero3)
+
+
+def test_a_pass_without_a_picture_looks_at_one_and_puts_it_nowhere(work: Path) -> None:
+    """Where weights are shared out: the same loss, and gradients of zeros for the projector instead of none."""
+    model, encoder = start_model(compose(work, "train", *words(work)))
+    seen = Media("image", str(work / "rows" / "pictures" / "0.png"))
+    turns = [(Message("user", (*media, "Why?")), Message("assistant", ("So.",))) for media in ([seen], [])]
+    _, row = (encoder.row(each) for each in turns)  # the first makes the picture known
+    batch, network = collate([row], 0), LanguageModelLoss(model, fused=False)
+    wanted = network(**batch)[0]
+    network.idle_media = idle_media()
+    found = network(**batch)[0]
+    found.backward()
+    assert found.detach() == wanted.detach()
+    gradients = [one.grad for _, one in parameters_in(unwrapped(model), "projector")]
+    assert gradients and all(one is not None and not one.any() for one in gradients)
+    calls: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda head, inputs, logits: calls.append(logits.shape[0]))
+    nothing = network(**idle_batch())[0]
+    nothing.backward()
+    assert float(nothing.detach()) == 0.0 and calls == [0]  # the head too is called, as on the ranks with labels
 
 
 def test_rows_that_are_too_long_are_named_with_what_they_need(work: Path) -> None:

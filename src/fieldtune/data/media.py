@@ -117,6 +117,11 @@ class Contents:
         starts = np.cumsum([0, *(one.places for one in shown)])[:-1]
         return shown, starts[inverse] + numbers - firsts[which][inverse]
 
+    def smallest(self) -> Shown | None:
+        """The picture with the fewest places, if there is any."""
+        with self._lock:
+            return min(self._all, key=lambda one: one.places, default=None)
+
     def in_order(self, ids: Ids) -> list[tuple[int, Shown]]:
         """The pictures of a row's ids as often as they stand there, each with where it begins."""
         where = np.flatnonzero(ids < 0)
@@ -146,6 +151,19 @@ def media_of(ids: Tensor) -> MediaBatch | None:
         "where": torch.from_numpy(where),
         "rows": torch.from_numpy(rows),
     }
+
+
+def idle_media() -> MediaBatch | None:
+    """A picture that is looked at and stands nowhere; None if no row has one.
+
+    Where weights are shared out, all ranks must go through the same layers in each pass. A rank whose rows have no
+    picture looks at this one, and its tower and projector get a gradient of zeros.
+    """
+    shown = CONTENTS.smallest()
+    if shown is None:
+        return None
+    nowhere = torch.zeros(0, dtype=torch.int64)
+    return {"inputs": shown.reader.inputs([shown]), "where": nowhere, "rows": nowhere}
 
 
 def plain_inputs(ids: Tensor) -> dict[str, Tensor]:

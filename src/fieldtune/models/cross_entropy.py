@@ -23,22 +23,27 @@ def summed_cross_entropy(
 ) -> Tensor:
     """Sum of -count * log p(target), at least fp32. hidden [labels, width], targets [labels], counts [labels].
 
-    fused: a plain head may be taken apart.
+    fused: a plain head may be taken apart. Without, the head is called once, also for no label at all: ranks that share
+    out its weights must all call it equally often, so the logits of all labels are held while gradients are made.
     """
+    if not fused:
+        return _chunk_loss(hidden, head, targets, counts)
     if len(targets) == 0:
         return hidden.sum() * 0.0
     if not torch.is_grad_enabled():
         return (losses(hidden, head, targets) * counts).sum()
-    if fused and type(head) is nn.Linear and head.bias is None:
+    if type(head) is nn.Linear and head.bias is None:
         return _Fused.apply(hidden, head.weight, targets, counts)
     chunks = _chunks(hidden, targets, counts)
     sums = [checkpoint(_chunk_loss, part, head, *labels, use_reentrant=False) for part, *labels in chunks]
     return torch.stack(sums).sum()
 
 
-def losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-    """-log p(target) of each label [labels], without gradients."""
+def losses(hidden: Tensor, head: nn.Module, targets: Tensor, *, fused: bool = True) -> Tensor:
+    """-log p(target) of each label [labels], without gradients. fused: see `summed_cross_entropy`."""
     with torch.no_grad():
+        if not fused:
+            return _losses(hidden, head, targets)
         return torch.cat([_losses(part, head, labels) for part, labels in _chunks(hidden, targets)])
 
 

@@ -38,7 +38,7 @@ class Answer:
     ended: bool
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: it would leave its mark on weights that ranks gather meanwhile, for training too
 def generate(
     model: Any,
     tokenizer: Tokenizer,

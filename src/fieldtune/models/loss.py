@@ -29,6 +29,7 @@ class LanguageModelLoss(nn.Module):
         super().__init__()
         self.model = model
         self.fused = fused
+        self.idle_media: MediaBatch | None = None  # see `data.media.idle_media`
         if fused:
             from fieldtune.models.fused import fuse
 
@@ -69,7 +70,7 @@ class LanguageModelLoss(nn.Module):
     ) -> Tensor:
         """The loss of each label [labels], without gradients."""
         at_labels, head = self._hidden_at(ids, where, positions, layout, media)
-        return losses(at_labels, head, targets)
+        return losses(at_labels, head, targets, fused=self.fused)
 
     def _hidden_at(
         self,
@@ -83,6 +84,7 @@ class LanguageModelLoss(nn.Module):
     ) -> tuple[Tensor, nn.Module]:
         """The last hidden states at the labels [labels, width], and the head that makes logits of them."""
         inner = unwrapped(self.model)
+        media = self.idle_media if media is None else media
         packed: dict[str, Any] = {}
         if layout is not None:
             seen = mask_for(layout, ids.shape[1], trunk, ids.device)

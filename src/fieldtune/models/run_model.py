@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from fieldtune.models.loss import unwrapped
 from fieldtune.models.quantized import DTYPES, packed
 from fieldtune.models.tokenizer import load_tokenizer
 from fieldtune.models.vision import load_reader
-from fieldtune.models.vision_parts import put, read_whole_parts
+from fieldtune.models.vision_parts import parts_of, put, read_whole_parts
 from fieldtune.models.weights import Source, build, resolve
 from fieldtune.runs import Run
+
+log = logging.getLogger("fieldtune")
 
 MODEL, ADAPTER = "model", "adapter"  # what a finished train run holds: one of these folders
 
@@ -30,6 +33,9 @@ def start_model(config: Config) -> tuple[Any, Encoder]:
     source = resolve(config.model, config)
     tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
     model = build(config.model, source, packed(config))
+    if parts_of(model) is not None:
+        given = config.model.projector
+        log.info("projector weights: %s", given or f"from the base checkpoint, {config.model.weights}")
     known = model.get_input_embeddings().num_embeddings
     if tokenizer.end_id >= known:
         raise UserError(

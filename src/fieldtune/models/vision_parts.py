@@ -85,6 +85,12 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
+def lone_parameters(inner: Any) -> list[str]:
+    """Names of parameters that the model uses itself, between its parts: LLaVA 1.6's newline."""
+    parts = parts_of(inner)
+    return [name for name, _ in inner.named_parameters() if name in parts.projector] if parts else []
+
+
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
     """What the language model is given for ids [rows, length] with the media of `media`: [rows, length, width]."""
     found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output
@@ -123,18 +129,23 @@ def read_whole_parts(inner: Any, folder: Path) -> dict[str, Tensor]:
     none else. Returns the weights that were there before."""
     before: dict[str, Tensor] = {}
     for part, file in WHOLE.items():
-        if not (folder / file).exists():
-            continue
-        try:
-            state = load_file(str(folder / file))
-        except SafetensorError as error:
-            raise UserError(f"{folder / file} cannot be read ({error})") from None
-        there = dict(parameters_in(inner, part)) if parts_of(inner) else {}
-        wrong = sorted(state.keys() ^ there.keys()) or [n for n in state if state[n].shape != there[n].shape]
-        if wrong:
-            raise UserError(f"{folder / file} does not fit the model's {part} ({', '.join(wrong[:5])})")
-        before |= {name: there[name].detach().clone() for name in state}
-        put(inner, state)
+        if (folder / file).exists():
+            before |= read_part(inner, part, folder / file)
+    return before
+
+
+def read_part(inner: Any, part: str, path: Path) -> dict[str, Tensor]:
+    """Put one part's file into the model, as `read_whole_parts` does; returns the weights that were there before."""
+    try:
+        state = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    there = dict(parameters_in(inner, part)) if parts_of(inner) else {}
+    wrong = sorted(state.keys() ^ there.keys()) or [n for n in state if state[n].shape != there[n].shape]
+    if wrong:
+        raise UserError(f"{path} does not fit the model's {part} ({', '.join(wrong[:5])})")
+    before = {name: there[name].detach().clone() for name in state}
+    put(inner, state)
     return before
 
 

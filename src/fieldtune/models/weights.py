@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,7 +25,7 @@ from fieldtune.config import Config, Family, ModelConfig
 from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.quantized import Packed, settle
-from fieldtune.models.vision_parts import PARTS, in_fp32, read_whole_parts
+from fieldtune.models.vision_parts import PARTS, in_fp32, read_part, read_whole_parts
 from fieldtune.runs import find_run
 
 log = logging.getLogger("fieldtune")
@@ -33,10 +33,12 @@ log = logging.getLogger("fieldtune")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """folder: where the files lie, None for random weights. adapter: a LoRA adapter to be merged into them."""
+    """folder: where the files lie, None for random weights. projector: a file with the weights of a projector that are
+    taken instead of the folder's. adapter: a LoRA adapter to be merged into both."""
 
     folder: Path | None
     adapter: Path | None = None
+    projector: Path | None = None
 
 
 def resolve(model: ModelConfig, config: Config, *, with_weights: bool = True) -> Source:
@@ -44,6 +46,11 @@ def resolve(model: ModelConfig, config: Config, *, with_weights: bool = True) ->
 
     Without `with_weights` a model of the hub comes without them: enough for its shape and its tokenizer.
     """
+    source = _resolved(model, config, with_weights)
+    return replace(source, projector=Path(model.projector)) if model.projector else source
+
+
+def _resolved(model: ModelConfig, config: Config, with_weights: bool) -> Source:
     kind, _, rest = model.weights.partition(":")
     cache = Path(config.cache_dir).expanduser()
     if kind == "random":
@@ -87,7 +94,7 @@ def _earlier_run(folder: str, config: Config) -> Source:
         )
     if base.adapter is not None:
         raise UserError(f"model.weights=run:{run.folder} is an adapter on another run's merged model; export it first")
-    return Source(base.folder, run.folder / "adapter")
+    return Source(base.folder, run.folder / "adapter", base.projector)
 
 
 def build(model: ModelConfig, source: Source, packed: Packed | None = None) -> Any:
@@ -97,6 +104,8 @@ def build(model: ModelConfig, source: Source, packed: Packed | None = None) -> A
 
     transformers_logging.disable_progress_bar()
     built = _gpt2(model, source) if model.family is Family.gpt2 else _of_folder(model, source, packed)
+    if source.projector is not None:
+        read_part(built, "projector", source.projector)
     if source.adapter is not None:
         from peft import PeftModel
 

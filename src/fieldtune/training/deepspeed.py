@@ -1,4 +1,7 @@
-"""DeepSpeed's ZeRO stages 2 and 3 in Lightning, on GPUs and, so that they can be tested anywhere, on the CPU."""
+"""DeepSpeed's ZeRO stages 2 and 3 in Lightning, on GPUs and, so that they can be tested anywhere, on the CPU.
+
+ZeRO: arXiv 1910.02054; moving shares to main memory: arXiv 2104.07857.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,21 @@ def make_strategy(config: Config, team: DeepSpeedTeam) -> DDPStrategy:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     on_gpu = config.hardware.accelerator is Accelerator.gpu
     kind = DeepSpeedStrategy if on_gpu else CpuDeepSpeed
+    offload = config.hardware.strategy is Strategy.zero3_offload
     strategy = kind(
-        stage=3 if config.hardware.strategy is Strategy.zero3 else 2,
+        stage=2 if config.hardware.strategy is Strategy.zero2 else 3,
+        offload_parameters=offload,
+        offload_optimizer=offload,
         process_group_backend="nccl" if on_gpu else "gloo",
         zero_allow_untested_optimizer=True,
         overlap_comm=False,
         exclude_frozen_parameters=True,
     )
+    if not on_gpu:  # small models stand for large ones there: nothing of them is kept whole
+        strategy.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     strategy.config["gradient_clipping"] = config.trainer.clip_norm or 0.0
+    # torch's fused AdamW steps in main memory as well as DeepSpeed's own, which would have to be compiled.
+    strategy.config["zero_force_ds_cpu_optimizer"] = False
     # Backward passes add up and the step reduces. Counted by DeepSpeed, each backward pass would begin a new sum.
     strategy.config["managed_gradient_accumulation"] = False
     team.engine = lambda: strategy.model

@@ -11,8 +11,10 @@ import torch
 
 from fieldtune import datasets, planning, ranks, stopping, tasks
 from fieldtune.config import Config, HardwareConfig, Packing
+from fieldtune.data.batches import moved
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
+from fieldtune.data.media import idle_media
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
@@ -28,7 +30,7 @@ from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
 from fieldtune.training.packing_record import PackingTrial, packing_record
 from fieldtune.training.results import save_results
-from fieldtune.training.strategies import make_team, make_trainer, replicas
+from fieldtune.training.strategies import make_team, make_trainer, must_gather, replicas
 from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -43,6 +45,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     use_threads(config.hardware)
     model, encoder = start_model(config)
     tokenizer = encoder.tokenizer
+    must_gather(unwrapped(model), config.hardware.strategy)
     overflow = fp16_problem(unwrapped(model).config.model_type, config)
     if overflow is not None:  # of a family that only the files could tell
         raise UserError(overflow)
@@ -66,6 +69,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         torch.manual_seed(config.seed + team.rank.number)
     # Layers whose weights are shared out are called as they are: that is when their weights are put together.
     network = LanguageModelLoss(model, fused=not team.shares_samples)
+    if team.shares_samples:
+        network.idle_media = moved(idle_media(), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
     if config.trainer.packing is not Packing.none:

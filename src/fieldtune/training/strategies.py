@@ -14,6 +14,8 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Sin
 
 from fieldtune import ranks
 from fieldtune.config import Accelerator, Config, HardwareConfig, Precision, Strategy
+from fieldtune.errors import UserError
+from fieldtune.models.vision_parts import lone_parameters
 from fieldtune.training.team import DeepSpeedTeam, Fsdp2Team, RankTeam, ReplicaTeam, Team
 
 PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
@@ -24,6 +26,7 @@ TEAMS: dict[Strategy, Callable[[ranks.Rank, torch.device], Team]] = {
     Strategy.fsdp2: Fsdp2Team,
     Strategy.zero2: DeepSpeedTeam,
     Strategy.zero3: DeepSpeedTeam,
+    Strategy.zero3_offload: DeepSpeedTeam,
 }
 
 
@@ -40,6 +43,17 @@ def make_team(hardware: HardwareConfig) -> Team:
 def replicas(hardware: HardwareConfig, team: Team) -> int:
     """Copies of the model that each take a micro-batch at a time, over all processes."""
     return ranks.devices(hardware) if hardware.strategy is Strategy.dp else team.rank.world_size
+
+
+def must_gather(inner: Any, strategy: Strategy) -> None:
+    """`UserError` for a model of transformers that stage 3 would leave a weight away from: it puts a layer's weights
+    together when the layer is called, and pictures do not go through the model's own call."""
+    lone = lone_parameters(inner)
+    if lone and strategy in (Strategy.zero3, Strategy.zero3_offload):
+        raise UserError(
+            f"hardware.strategy={strategy.name} does not put {lone[0]} of a {inner.config.model_type} together; "
+            "give hardware=deepspeed_zero2 or fsdp2"
+        )
 
 
 class SummedDDP(DDPStrategy):
@@ -91,7 +105,7 @@ def _strategy(config: Config, team: Team) -> Any:
         return ModelParallelStrategy(
             data_parallel_size=team.rank.world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
-    if strategy in (Strategy.zero2, Strategy.zero3):
+    if strategy in ranks.DEEPSPEED:
         from fieldtune.training.deepspeed import make_strategy
 
         assert isinstance(team, DeepSpeedTeam)
