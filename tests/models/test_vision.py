@@ -23,7 +23,6 @@ from fieldtune.models.tiny import ensure_tiny
 from fieldtune.models.tokenizer import load_tokenizer
 from fieldtune.models.vision import load_reader
 from fieldtune.records import Media, Message
-from fieldtune.sources.pictures import picture_size
 from tests.models.packed import tiny_config
 from tests.models.pictures import (
     QUESTIONS,
