@@ -291,6 +291,27 @@ def test_rows_that_are_too_long_are_named_with_what_they_need(work: Path) -> Non
         run_here(work, "train", *words(work, "model.context_length=40"))
 
 
+def test_prepare_counts_tokens_for_a_model_that_sees(work: Path) -> None:
+    """Of the same data set, whatever the model: what would be too long for it is named at once."""
+    plain = run_here(work, "prepare", *COMMON, f"data.path={work / 'rows' / 'rows.jsonl'}").manifest()["data"]
+    assert "tokens" not in plain
+    rows = {}
+    for limit in (512, 40):
+        run = run_here(work, "prepare", *words(work, f"model.context_length={limit}"))
+        found = run.manifest()["data"]
+        assert found["fingerprint"] == plain["fingerprint"] and found["tokens"]["context_length"] == limit
+        rows[limit] = sum(found["tokens"][split]["left_out"] for split in ("train", "val", "test"))
+        said = (run.folder / "log.txt").read_text(encoding="utf-8")
+        assert ("49 of them of pictures, which are never cut" in said) == (rows[limit] > 0)
+    assert rows == {512: 0, 40: 20}
+
+
+def test_prepare_says_when_it_cannot_count(work: Path, tmp_path: Path) -> None:
+    run = run_here(work, "prepare", *words(work, f"model.weights=folder:{tmp_path}"))
+    assert "tokens" not in run.manifest()["data"]
+    assert "tokens are not counted" in (run.folder / "log.txt").read_text(encoding="utf-8")
+
+
 def test_a_model_that_does_not_see_says_so(work: Path) -> None:
     blind = (*COMMON, f"data.path={work / 'rows' / 'rows.jsonl'}", "model=gpt2_tiny", "adapter=none", "trainer=fit")
     with pytest.raises(UserError, match="this model does not see; give a model= that does"):

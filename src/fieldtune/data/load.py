@@ -77,12 +77,7 @@ def load_split(
     if change is not None:
         examples = map(change, examples)
     loaded = encode_examples(examples, encoder, context_length, train_on_prompt=train_on_prompt)
-    for number, (identity, reason) in enumerate(loaded.left_out):
-        log.log(
-            logging.WARNING if number < SHOWN else logging.DEBUG, "%s row %s is left out: %s", split, identity, reason
-        )
-    if len(loaded.left_out) > SHOWN:
-        log.warning("%s: %d further rows are left out; log.txt names them", split, len(loaded.left_out) - SHOWN)
+    name_left_out(split, loaded)
     if loaded.left_out and not loaded.encoded:
         identity, reason = loaded.left_out[0]
         others = len(loaded.left_out) - 1
@@ -91,6 +86,16 @@ def load_split(
     if loaded.encoded:
         log.info("%s", account_line(split, account(loaded)))
     return loaded
+
+
+def name_left_out(split: str, rows: Rows) -> None:
+    """Tell each row that is left out with its reason: some on the terminal, the others in log.txt."""
+    for number, (identity, reason) in enumerate(rows.left_out):
+        log.log(
+            logging.WARNING if number < SHOWN else logging.DEBUG, "%s row %s is left out: %s", split, identity, reason
+        )
+    if len(rows.left_out) > SHOWN:
+        log.warning("%s: %d further rows are left out; log.txt names them", split, len(rows.left_out) - SHOWN)
 
 
 def account(rows: Rows) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from fieldtune.prepare.near_duplicates import NearDuplicates, straddling
 from fieldtune.prepare.pool import Pool
 from fieldtune.prepare.preview import terminal_preview, write_preview
 from fieldtune.prepare.split import assign, join_groups
+from fieldtune.prepare.token_counts import count_tokens
 from fieldtune.progress import Progress
 from fieldtune.records import SPLITS, Example, Rejected, dump_line, file_sha256, fingerprint
 from fieldtune.runs import MANIFEST, write_json
@@ -54,12 +55,13 @@ def prepare(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any
     datasets.record(config, manifest["fingerprint"])
     log.info("data set %s", folder)
     log.info("preview: %s", folder / PREVIEW)
+    tokens = count_tokens(config, folder) if "media" in manifest else None
     facts = {key: manifest[key] for key in ("fingerprint", "rows", "near_duplicates", "quarantined")}
     files = [folder / f"{split}.jsonl" for split in SPLITS]
     tracker.artifact(f"{config.data.task}-data", "dataset", [*files, folder / MANIFEST], facts)
     tracker.log({f"rows/{split}": count for split, count in manifest["rows"].items()}, step=0)
     metrics = {f"rows/{split}": count for split, count in manifest["rows"].items()}
-    return {"data": {"folder": str(folder), **facts}, "metrics": metrics}
+    return {"data": {"folder": str(folder), **facts, **({"tokens": tokens} if tokens else {})}, "metrics": metrics}
 
 
 def _remove_abandoned(home: Path) -> None:
