@@ -185,9 +185,10 @@ def _held(
 def held_looking(settings: Any) -> int:
     """Bytes held at most while the frozen towers of a Mobile-VideoGPT look at one film (`models.kept_films`)."""
     mode, network = _on_fakes(settings, AdapterConfig(kind=AdapterKind.none), 1, torch.float32, False)
-    shape = network.model.shape
+    model: Any = network.model
+    shape = model.shape
     with mode, torch.no_grad(), counting(network.parameters()) as ledger:
-        network.model.look(*torch.empty(2, shape.frames, 3, shape.image_size, shape.image_size))
+        model.look(*torch.empty(2, shape.frames, 3, shape.image_size, shape.image_size))
     return max(peak.total for peak in ledger.peaks().values())
 
 

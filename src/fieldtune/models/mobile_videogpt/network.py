@@ -198,7 +198,7 @@ def image_settings(shape: Shape) -> Any:
 
 
 def language_settings(shape: Shape) -> Any:
-    """transformers' configuration of the language model; its field `OURS` tells the towers, `checkpoint.shape_of` all."""
+    """transformers' configuration of the language model; its field `OURS` tells of the towers."""
     released = Shape().towers()
     different = {name: size for name, size in shape.towers().items() if size != released[name]}
     return MobileVideoGPTConfig(**shape.language, **({OURS: different} if different else {}))
