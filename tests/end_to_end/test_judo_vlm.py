@@ -13,6 +13,7 @@ from fieldtune.errors import UserError
 from fieldtune.planning.machine import Machine
 from fieldtune.planning.plan import plan
 from fieldtune.runs import Run
+from fieldtune.sources.figures.throws import STILLS, make_stills
 from tests.stages import TINY, compose, lines_of, question_rows, run_here, succeed, write_rows
 
 EXPERIMENT = ("experiment=judo_vlm", "tracking=off")
@@ -94,6 +95,28 @@ def test_predict_names_the_throw_of_a_picture(
             main()
         said = capsys.readouterr().err
         assert ended.value.code == 2 and problem in said and said.count("\n") == 1
+
+
+def test_errors_are_asked_about_and_set_against_a_rule(tmp_path: Path, tiny_cache: Path) -> None:
+    frames = make_stills(tmp_path / "stills", 96, seed=1)
+    wrong = {"error_type": "head_down", "severity": "minor", "description": "The head hangs."}
+    described = json.loads((frames / STILLS).read_text(encoding="utf-8"))
+    said = [{**one, "errors": [] if number % 3 == 0 else [wrong]} for number, one in enumerate(described)]
+    (frames / STILLS).write_text(json.dumps(said), encoding="utf-8")
+    short = [word for word in SHORT if not word.startswith("data.")]
+    words = (*short, "data=judo", f"data.frames={frames}", "data.split=[0.5,0.25,0.25]", f"cache_dir={tiny_cache}")
+    run_here(tmp_path, "prepare", *words)
+    run = run_here(tmp_path, "train", *words)
+    measured = ("tracking=off", "evaluation.base=false", "evaluation.bootstrap=100", "evaluation.max_new_tokens=40")
+    evaluated = run_here(tmp_path, "evaluate", *measured, f"run={run.folder}", "evaluation.rows=24")
+    metrics = json.loads((evaluated.folder / "metrics.json").read_text(encoding="utf-8"))
+    found = {metric["name"]: metric for metric in metrics["metrics"]}
+    asked = [line for line in lines_of(evaluated.folder / "predictions.jsonl") if line["meta"]["kind"] == "errors"]
+    faulty = sum(bool(line["meta"]["error_types"]) for line in asked)
+    assert 0 < faulty < len(asked) == found["error_found"]["tuned"]["n"] < 24
+    assert found["error_found"]["baseline"]["value"] == pytest.approx(faulty / len(asked))  # most stills are faulty
+    assert metrics["labels"]["rows"] == 24 - len(asked)
+    assert "Error detected" in (evaluated.folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

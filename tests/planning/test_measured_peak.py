@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fieldtune.planning.machine import Machine
 from fieldtune.planning.plan import plan
 
 from ..models.pictures import write_picture
+from ..sources.films import write_film
 from ..stages import compose, run_here, write_rows
 
 pytestmark = pytest.mark.slow
@@ -154,6 +156,59 @@ def test_a_model_that_sees_is_planned_within_fifteen_hundredths(
     path = write_rows(tmp_path / "rows.jsonl", rows)
     folder = larger_llava(tmp_path / "llava", tiny_cache)
     model = ("model=llava_tiny", f"model.weights=folder:{folder}", f"cache_dir={tiny_cache}")
+    data = ("data=jsonl", f"data.path={path}", "data.near_duplicate=1")
+    words = [*data, *model, "trainer=fit", *SHORT, "trainer.micro_batch_size=8", *trained]
+    planned, measured = both(tmp_path, idle, words, 0.15)
+    assert planned == pytest.approx(measured, rel=0.15)
+
+
+def larger_film_model(folder: Path, cache: Path) -> Path:
+    """A Mobile-VideoGPT with a language model of six layers, 512 wide, towers 256 wide, and 288 tokens a film."""
+    from fieldtune.models.mobile_videogpt.checkpoint import read_shape, write_checkpoint
+    from fieldtune.models.mobile_videogpt.network import MobileVideoGPT
+
+    tiny = ensure_tiny("mobile_videogpt", cache)
+    shape = read_shape(tiny)
+    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 8}
+    larger = replace(
+        shape,
+        image_size=112,
+        image_layers=6,
+        image_width=256,
+        image_inner=1024,
+        image_grid=4,
+        video_layers=4,
+        video_width=256,
+        video_state=16,
+        video_grid=4,
+        language={**shape.language, **sizes},
+    )
+    write_checkpoint(MobileVideoGPT(larger), folder)
+    for path in tiny.iterdir():
+        if not (folder / path.name).exists():
+            shutil.copy(path, folder / path.name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [("adapter=lora",), ("adapter=none", "adapter.vision=full")],
+    ids=["LoRA and projectors", "all, towers included"],
+)
+def test_a_model_that_sees_films_is_planned_within_fifteen_hundredths(
+    tmp_path: Path, idle: int, tiny_cache: Path, trained: tuple[str, ...]
+) -> None:
+    rows, draw = [], random.Random(1)
+    for number in range(40):
+        film = tmp_path / f"{number // 2}.mp4"
+        if not film.exists():
+            write_film(film, range(20 * (number // 2), 20 * (number // 2) + 20))
+        asked = [{"type": "video", "path": film.name}, {"type": "text", "text": f"What is it, {NOUNS[number % 16]}?"}]
+        answer = " ".join(draw.choice(NOUNS) for _ in range(60))
+        rows.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    folder = larger_film_model(tmp_path / "model", tiny_cache)
+    model = ("model=mobile_videogpt_tiny", f"model.weights=folder:{folder}", f"cache_dir={tmp_path / 'cache'}")
     data = ("data=jsonl", f"data.path={path}", "data.near_duplicate=1")
     words = [*data, *model, "trainer=fit", *SHORT, "trainer.micro_batch_size=8", *trained]
     planned, measured = both(tmp_path, idle, words, 0.15)

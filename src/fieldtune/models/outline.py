@@ -90,6 +90,10 @@ def _seeing(inner: Any) -> dict[int, Tensor]:
 
 
 def _patch(settings: Any) -> int:
+    from fieldtune.models.film_outline import MODEL_TYPE, film_patch
+
+    if settings.model_type == MODEL_TYPE:
+        return film_patch(settings)
     tower = getattr(settings, "vision_config", None)
     if tower is None:
         return 1
@@ -101,22 +105,32 @@ def outline(settings: Any, adapter: AdapterConfig, layers: int | None = None) ->
 
     layers: of the language model; None for all of them.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
     settings = copy.deepcopy(settings)
     if layers is not None:
         text = settings.get_text_config()
         text.num_hidden_layers = layers
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:layers]
-    architecture = AutoModelForImageTextToText if settings.model_type in PARTS else AutoModelForCausalLM
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT's own choices
-        model = architecture.from_config(settings, dtype=torch.float32)
+        model = _network(settings, adapter)
         model.get_input_embeddings().padding_idx = None  # as `weights.build` leaves it
         if adapter.kind is AdapterKind.qlora:
             _stand_in_for_packed(model)
         return adapt(model, adapter)
+
+
+def _network(settings: Any, adapter: AdapterConfig) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    from fieldtune.models.film_outline import MODEL_TYPE, film_network
+
+    if settings.model_type == MODEL_TYPE:
+        if adapter.kind is AdapterKind.qlora:
+            raise UserError("adapter=qlora with a Mobile-VideoGPT is not done here; give adapter=lora")
+        return film_network(settings)
+    architecture = AutoModelForImageTextToText if settings.model_type in PARTS else AutoModelForCausalLM
+    return architecture.from_config(settings, dtype=torch.float32)
 
 
 class _Unpacked(nn.Linear):
@@ -166,6 +180,16 @@ def _held(
         raise UserError(f"a {settings.model_type} cannot be traced ({reason}), so its memory is not known") from error
     times = (layers - low) / (high - low)
     return {phase: _extended(parts, more.get(phase, parts), times) for phase, parts in fewer.items()}
+
+
+def held_looking(settings: Any) -> int:
+    """Bytes held at most while the frozen towers of a Mobile-VideoGPT look at one film (`models.kept_films`)."""
+    mode, network = _on_fakes(settings, AdapterConfig(kind=AdapterKind.none), 1, torch.float32, False)
+    model: Any = network.model
+    shape = model.shape
+    with mode, torch.no_grad(), counting(network.parameters()) as ledger:
+        model.look(*torch.empty(2, shape.frames, 3, shape.image_size, shape.image_size))
+    return max(peak.total for peak in ledger.peaks().values())
 
 
 def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -> dict[str, int]:

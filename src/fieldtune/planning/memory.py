@@ -29,7 +29,8 @@ GPU_GAPS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one device. parts: at the peak of an optimizer step. loading: while the weights come in."""
+    """Bytes of one device. parts: at the peak of an optimizer step. loading: before it, while the weights come in and
+    frozen towers look at films."""
 
     parts: Mapping[str, int]
     loading: int
@@ -49,6 +50,7 @@ def training_memory(
     *,
     gpu: bool,
     file_bytes: int = 0,
+    looking: int = 0,
     bits: float = 32,
     rest: int = 2,
     state: float = STATE,
@@ -56,7 +58,8 @@ def training_memory(
     """The peak of a device that holds all parameters.
 
     held: {part: bytes} of each phase of an optimizer step, besides weights and optimizer state (see `outline.held_by`).
-    file_bytes: of files that stand in memory beside the weights made of them. bits: of a frozen parameter in the
+    file_bytes: of files that stand in memory beside the weights made of them. looking: what frozen towers hold that
+    look at films before the first step. bits: of a frozen parameter in the
     layers; with fewer than 32, what is not trained and not in the layers has `rest` bytes, and a layer's matrices are
     unpacked into 16 bits where they are used. state: bytes of the optimizer's a trained parameter.
     """
@@ -73,7 +76,7 @@ def training_memory(
         parts["workspace"] += FP32 * counts.trainable
     if bits < 16:
         parts["workspace"] += 2 * ceil(counts.in_layers / counts.layers)
-    return Memory(parts, loading=weights + fixed + (0 if gpu else file_bytes))
+    return Memory(parts, loading=weights + fixed + max(looking, 0 if gpu else file_bytes))
 
 
 def weight_bytes(counts: Counts, bits: float = 32, rest: int = 2) -> int:

@@ -19,7 +19,7 @@ from fieldtune.config import (
     TokenizerKind,
     to_mapping,
 )
-from fieldtune.models.outline import Counts, counts, held_by, outline
+from fieldtune.models.outline import Counts, counts, held_by, held_looking, outline
 from fieldtune.models.quantized import DTYPES
 from fieldtune.models.weights import Source, architecture, resolve
 from fieldtune.planning.machine import Machine
@@ -101,6 +101,7 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> M
         held.values(),
         gpu=gpu,
         file_bytes=file_bytes if bits >= 16 else 0,  # packed as they are read
+        looking=held_looking(settings) if work.looked_before else 0,
         bits=bits,
         rest=2 if half else FP32,
         state=STATE_8BIT if trainer.optimizer is OptimizerKind.paged_adamw_8bit else STATE,

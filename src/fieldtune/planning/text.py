@@ -42,7 +42,7 @@ def _lines(plan: Plan, hour_price: float | None) -> Iterator[str]:
         yield f"  {part:<17}{gb(size):>15}"
     yield f"  {'together':<17}{gb(memory.step):>15}"
     if memory.loading > memory.step:
-        yield f"  {'while loading':<17}{gb(memory.loading):>15}   the peak of this run"
+        yield f"  {'before training':<17}{gb(memory.loading):>15}   the peak of this run"
     answering = plan.answering
     yield (
         f"evaluation         {gb(answering.peak):>15}   weights {gb(answering.weights)}, keys and values "

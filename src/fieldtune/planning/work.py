@@ -14,6 +14,9 @@ from fieldtune.data.encode import Encoded, Encoder
 from fieldtune.data.load import encode_examples
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
+from fieldtune.models.film_outline import blank_films, film_numbers
+from fieldtune.models.films import FilmReader
+from fieldtune.models.mobile_videogpt.shapes import Shape
 from fieldtune.models.real_inputs import pixels
 from fieldtune.models.tokenizer import load_tokenizer
 from fieldtune.models.vision import load_reader
@@ -39,6 +42,7 @@ class Work:
     prompt: int  # tokens of the longest prompt
     heaviest: Window  # with its pictures
     numbers: int  # of all pixels that pass through a vision tower
+    looked_before: bool  # frozen towers look at each film once, before the first step
     prepared: bool  # False: the rows are made up, all of model.context_length tokens
 
 
@@ -52,6 +56,8 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
     else:
         tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
         reader = load_reader(source.folder, tokenizer)
+        if isinstance(reader, FilmReader):  # how much there is of a film is known without looking at it
+            reader.kept = blank_films(config, reader.shape)
         encoder, prompt = Encoder(tokenizer, config.model.template, reader), config.data.train_on_prompt
         rows, val = (
             encode_examples(read_examples(dataset.split(split)), encoder, length, train_on_prompt=prompt).encoded
@@ -83,7 +89,9 @@ def work_of(
     tokens = round(seen * float(lengths.mean()))
     supervised = sum(row.supervised for row in windows.rows) / len(windows.rows)
     heaviest = window_with_media(max(laid_out.values(), key=_weight))
+    films = _films_kept(windows, heaviest)
     places = sum(_places(laid_out[step]) for step in some) / sum(laid_out[step]["tokens"] for step in some)
+    passed = round(tokens * places * picture_numbers(heaviest) / max(1, _places(heaviest)))
     evaluations = 1 + -(-steps // config.trainer.eval_every) if val else 0
     return Work(
         steps=steps,
@@ -96,7 +104,8 @@ def work_of(
         evaluations=evaluations,
         prompt=max(_prompt(row) for row in windows.rows),
         heaviest=heaviest,
-        numbers=round(tokens * places * picture_numbers(heaviest) / max(1, _places(heaviest))),
+        numbers=sum(map(film_numbers, films)) if films else passed,
+        looked_before=bool(films),
         prepared=prepared,
     )
 
@@ -120,6 +129,14 @@ def _passes(window: Window) -> list[MicroBatch]:
 def _places(window: Window) -> int:
     """Places of pictures that are computed."""
     return sum(int((batch["ids"] < 0).sum()) for batch in _passes(window))
+
+
+def _films_kept(windows: Windows, heaviest: Window) -> list[Shape]:
+    """Of each film its model's sizes, where steps get what frozen towers saw of it, and no pixels."""
+    if not any("images" in batch["media"]["inputs"] for batch in _passes(heaviest) if batch["media"] is not None):
+        return []
+    films = {shown.first: shown.reader for row in windows.rows for shown in row.media}
+    return [reader.shape for reader in films.values() if isinstance(reader, FilmReader)]
 
 
 def picture_numbers(window: Window) -> int:

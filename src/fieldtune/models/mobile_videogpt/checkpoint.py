@@ -27,7 +27,7 @@ from torch import Tensor
 
 from fieldtune.errors import UserError
 from fieldtune.models.mobile_videogpt.network import MobileVideoGPT, image_settings, language_settings
-from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE
+from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE, OURS
 from fieldtune.models.mobile_videogpt.shapes import Shape
 
 log = logging.getLogger("fieldtune")
@@ -41,7 +41,6 @@ PREFIXES = {
     "video_projector.": "model.mm_projector.",
     "language_model.": "",
 }
-OURS = "fieldtune"  # the field of config.json that holds towers of other sizes than the released ones
 
 # What config.json says of the language model. rope_scaling is left out: the released code sets it to null.
 NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -106,19 +105,24 @@ def read_shape(folder: Path) -> Shape:
     for key in ("mm_projector_type", "image_mm_projector_type"):
         if not str(settings.get(key, "etp")).startswith("etp"):
             raise UserError(f"{path} has {key}={settings[key]}; only etp is supported")
-    language = {key: settings[key] for key in LANGUAGE_FIELDS if key in settings}
-    turned = settings.get("rope_parameters") or {}
-    if "rope_theta" in turned:  # where transformers 5 writes it
-        language["rope_theta"] = turned["rope_theta"]
-    absent = [key for key in NEEDED if key not in language]
+    absent = [key for key in NEEDED if key not in settings]
     if absent:
         raise UserError(f"{path} does not say {', '.join(absent)}; give the configuration that belongs to the weights")
     try:
-        shape = Shape(**settings.get(OURS, {}), language=language)
+        shape = shape_of(settings)
         language_settings(shape)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"{path} holds a size that cannot be ({' '.join(str(error).split())})") from None
     return shape
+
+
+def shape_of(settings: Mapping[str, Any]) -> Shape:
+    """The sizes of all parts, of the fields of a configuration."""
+    language = {key: settings[key] for key in LANGUAGE_FIELDS if key in settings}
+    turned = settings.get("rope_parameters") or {}
+    if "rope_theta" in turned:  # where transformers 5 writes it
+        language["rope_theta"] = turned["rope_theta"]
+    return Shape(**settings.get(OURS, {}), language=language)
 
 
 def write_checkpoint(
@@ -156,7 +160,7 @@ def write_checkpoint(
 def _released_settings(shape: Shape) -> dict[str, Any]:
     settings: dict[str, Any] = language_settings(shape).to_dict()
     theta = settings.pop("rope_parameters")["rope_theta"]  # the released code reads the older form
-    settings |= {
+    return settings | {
         "model_type": MODEL_TYPE,
         "architectures": ["MobileVideoGPTQwenForCausalLM"],
         "rope_theta": theta,
@@ -171,9 +175,6 @@ def _released_settings(shape: Shape) -> dict[str, Any]:
         "mm_vision_select_feature": "patch",
         "use_mm_proj": True,
     }
-    released = Shape().towers()
-    different = {name: size for name, size in shape.towers().items() if size != released[name]}
-    return settings | ({OURS: different} if different else {})
 
 
 class _Pouring:

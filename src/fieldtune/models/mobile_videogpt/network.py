@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Qwen2ForCausalLM
 
 from fieldtune.models.mobile_videogpt.frame_choice import choose_frames
 from fieldtune.models.mobile_videogpt.projectors import Projector, pool_patches
-from fieldtune.models.mobile_videogpt.settings import MobileVideoGPTConfig
+from fieldtune.models.mobile_videogpt.settings import OURS, MobileVideoGPTConfig
 from fieldtune.models.mobile_videogpt.shapes import Shape
 from fieldtune.models.mobile_videogpt.video_mamba import VideoMamba
 
@@ -198,8 +198,10 @@ def image_settings(shape: Shape) -> Any:
 
 
 def language_settings(shape: Shape) -> Any:
-    """transformers' configuration of the language model."""
-    return MobileVideoGPTConfig(**shape.language)
+    """transformers' configuration of the language model; its field `OURS` tells of the towers."""
+    released = Shape().towers()
+    different = {name: size for name, size in shape.towers().items() if size != released[name]}
+    return MobileVideoGPTConfig(**shape.language, **({OURS: different} if different else {}))
 
 
 def parameter_counts(model: MobileVideoGPT) -> dict[str, int]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from transformers import AutoConfig, Qwen2Config
 
 MODEL_TYPE = "MobileVideoGPT_qwen"
+OURS = "fieldtune"  # the field that holds towers of other sizes than the released ones; not there with these
 
 
 class MobileVideoGPTConfig(Qwen2Config):  # type: ignore[misc]
-    """The language model's fields; those of the towers stand in config.json, and `checkpoint.read_shape` reads them."""
+    """The language model's fields, and `OURS`. `checkpoint.shape_of` gives the sizes of all parts."""
 
     model_type = MODEL_TYPE
 
