@@ -85,6 +85,12 @@ class KeptFilms:
                     broken[shown.first] = f"its film {error.path} {error.reason}"
         return [_without(part, broken) for part in parts] if broken else list(parts)
 
+    def set_towers_apart(self) -> None:
+        """Before a model's weights are shared out: frozen towers stay whole, so that one rank can look alone at a film
+        whose entry is gone."""
+        if self._frozen:
+            self._model.set_towers_apart()
+
     def facts(self) -> dict[str, Any]:
         """For a manifest: what this process did, and the bytes of all entries."""
         return {

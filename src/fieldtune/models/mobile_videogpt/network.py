@@ -58,6 +58,16 @@ class MobileVideoGPT(nn.Module):
         """The language model's, where transformers' functions look for it."""
         return self.language_model.config
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of layers whose weights are shared out together, where transformers' models have them."""
+        return list(self.language_model._no_split_modules or ())
+
+    def set_towers_apart(self) -> None:
+        """Take the towers out of this module's tree: who moves, casts or shares out its weights leaves theirs."""
+        for name in ("image_tower", "video_tower"):
+            self.__dict__[name] = self._modules.pop(name)
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for tower in self.towers:
