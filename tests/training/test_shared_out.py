@@ -99,16 +99,22 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
     def trained(strategy: str, *more: str, run_dir: Path | None = None, kill_at: int | None = None) -> runs.Run:
         sizes = ("trainer.micro_batch_size=1", f"trainer.accumulation={4 if strategy == 'cpu' else 2}")
-        words = (*common, *lengths, *rates, *sizes, "trainer.clip_norm=1", *more)
+        where = () if strategy == "cpu" else hardware(strategy)
+        words = (*common, *lengths, *rates, *sizes, "trainer.clip_norm=1", *where, *more)
         if run_dir is not None:
-            return forked.train(work, *words, *hardware(strategy), run_dir=run_dir, kill_at=kill_at)
+            return forked.train(work, *words, run_dir=run_dir, kill_at=kill_at)
         if (strategy, *more) not in done:
-            one = strategy == "cpu"
-            run = run_here(work, "train", *words) if one else forked.train(work, *words, *hardware(strategy))
-            done[strategy, *more] = run
+            done[strategy, *more] = run_here(work, "train", *words) if strategy == "cpu" else forked.train(work, *words)
         return done[strategy, *more]
 
     return trained
+
+
+def in_16_bits(train: Train, strategy: str, *words: str) -> None:
+    """Losses of a strategy are near those of one process, both in bf16, which rounds to 3 digits."""
+    one, other = (train(each, *words, "hardware.precision=bf16") for each in ("cpu", strategy))
+    for name in ("train/loss", "val/loss"):
+        assert list(curve(other, name).values()) == pytest.approx(list(curve(one, name).values()), rel=5e-3), name
 
 
 LLAVA, QWEN = "model=llava_tiny", "model=qwen2vl_tiny"
@@ -137,6 +143,13 @@ def test_other_parts_are_trained_as_in_one_process(train: Train, strategy: str, 
     assert files[0].keys() == files[1].keys() and ("vision.safetensors" in files[0]) == (parts == "tower whole")
     for name, state in files[0].items():
         assert {key: value.shape for key, value in files[1][name].items()} == {k: v.shape for k, v in state.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("model", (LLAVA, QWEN))
+def test_a_model_that_sees_trains_in_16_bits(train: Train, strategy: str, model: str) -> None:
+    in_16_bits(train, strategy, model)
 
 
 @pytest.mark.slow
@@ -185,8 +198,9 @@ def test_offloading_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     from fieldtune.training.deepspeed import make_strategy
 
-    words = ("data=jsonl", "data.path=mine.jsonl", "model=gpt2_tiny", "adapter=none", "hardware=deepspeed_zero3_offload")
-    strategy: Any = make_strategy(compose(tmp_path, "train", *words), DeepSpeedTeam(Rank(), torch.device("cpu")))
+    words = ("data=jsonl", "data.path=mine.jsonl", "model=gpt2_tiny", "adapter=none")
+    config = compose(tmp_path, "train", *words, "hardware=deepspeed_zero3_offload")
+    strategy: Any = make_strategy(config, DeepSpeedTeam(Rank(), torch.device("cpu")))
     zero = strategy.config["zero_optimization"]
     assert zero["stage"] == 3 and zero["offload_param"]["device"] == zero["offload_optimizer"]["device"] == "cpu"
     assert strategy.config["zero_force_ds_cpu_optimizer"] is False

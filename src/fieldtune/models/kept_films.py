@@ -46,12 +46,19 @@ def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFi
     return kept
 
 
+def set_towers_apart(model: Any, reader: MediaReader | None, device: torch.device) -> None:
+    """Before a model's weights are shared out: frozen towers of one that sees films stay whole on each rank, which can
+    so look alone at a film whose entry is gone."""
+    if isinstance(reader, FilmReader) and unwrapped(model).towers_frozen:
+        unwrapped(model).set_towers_apart(device)
+
+
 class KeptFilms:
     """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16."""
 
     def __init__(self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision) -> None:
         self._cache, self._reader, self._model = cache, reader, model
-        self._frozen = not any(one.requires_grad for tower in model.towers for one in tower.parameters())
+        self._frozen: bool = model.towers_frozen
         self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
         self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers()}
         if self._frozen:
@@ -84,12 +91,6 @@ class KeptFilms:
                 except MediaError as error:
                     broken[shown.first] = f"its film {error.path} {error.reason}"
         return [_without(part, broken) for part in parts] if broken else list(parts)
-
-    def set_towers_apart(self) -> None:
-        """Before a model's weights are shared out: frozen towers stay whole, so that one rank can look alone at a film
-        whose entry is gone."""
-        if self._frozen:
-            self._model.set_towers_apart()
 
     def facts(self) -> dict[str, Any]:
         """For a manifest: what this process did, and the bytes of all entries."""
