@@ -84,11 +84,6 @@ def _quantized(config: Config) -> Iterator[str]:
             f"trainer.optimizer=paged_adamw_8bit with hardware.strategy={strategy.name}, which shares the optimizer's "
             "state out itself; give trainer.optimizer=adamw"
         )
-    if config.trainer.activation_checkpointing and strategy not in (Strategy.single, Strategy.dp, Strategy.ddp):
-        yield (
-            f"trainer.activation_checkpointing=true with hardware.strategy={strategy.name} is not done here; "
-            "give false, or hardware.strategy=ddp"
-        )
     for package in ("bitsandbytes", "accelerate"):
         wanted = adapter.kind is AdapterKind.qlora or (small and package == "bitsandbytes")
         if wanted and importlib.util.find_spec(package) is None:

@@ -267,7 +267,8 @@ def _devices(config: Config) -> Iterator[str]:
     if strategy is Strategy.zero3_offload and hardware.accelerator is Accelerator.cpu:
         yield f"{name} moves weights from GPUs to main memory, where a CPU has them; give hardware.strategy=zero3"
     if strategy in ranks.DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
-        yield f"{name} needs the package deepspeed; pip install 'fieldtune[deepspeed]', or give hardware=fsdp2"
+        other = "ddp_cpu" if hardware.accelerator is Accelerator.cpu else "fsdp2"
+        yield f"{name} needs the package deepspeed; pip install 'fieldtune[deepspeed]', or give hardware={other}"
     yield from _started_from_outside(config, count)
 
 

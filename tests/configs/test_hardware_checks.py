@@ -58,8 +58,13 @@ def test_impossible_combinations(tmp_path: Path, words: list[str], told: str) ->
 def test_a_missing_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if "site-packages" not in path])
     monkeypatch.delitem(__import__("sys").modules, "deepspeed", raising=False)
-    told = problems(tmp_path, "hardware=deepspeed_zero3", "hardware.accelerator=cpu", "tracking=off")
-    assert "hardware.strategy=zero3 needs the package deepspeed; pip install 'fieldtune[deepspeed]'" in told
+    wanted = (
+        "hardware.strategy=zero{} needs the package deepspeed; pip install 'fieldtune[deepspeed]', or give hardware="
+    )
+    told = problems(tmp_path, "hardware=deepspeed_zero3", "tracking=off")
+    assert wanted.format(3) + "fsdp2" in told
+    told = problems(tmp_path, "hardware=deepspeed_zero2_cpu", "tracking=off")
+    assert wanted.format(2) + "ddp_cpu" in told
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ import torch
 from fieldtune import datasets, runs
 from fieldtune.data.load import load_split
 from fieldtune.loading import load
+from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.run_model import RunModel, start_model
 from fieldtune.models.scoring import mean_loss, row_losses
@@ -48,7 +50,9 @@ with models.system("tuned") as tuned:
     there = tuned.get_base_model()
     moved = [n for n, p in start.named_parameters() if not torch.equal(p, there.get_parameter(n))]
     loss = mean_loss(row_losses(LanguageModelLoss(tuned), rows.encoded, 0, 4))
-print(json.dumps({"loss": loss, "moved": moved, "all": [n for n, _ in start.named_parameters()]}))
+    prompts = [models.encoder.prompt(example.prompt) for example in rows.examples[:2]]
+    answers = [one.text for one in generate(tuned, models.tokenizer, prompts, Sampling(4))]
+print(json.dumps({"loss": loss, "moved": moved, "all": [n for n, _ in start.named_parameters()], "answers": answers}))
 """
 
 
@@ -95,16 +99,22 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
     def trained(strategy: str, *more: str, run_dir: Path | None = None, kill_at: int | None = None) -> runs.Run:
         sizes = ("trainer.micro_batch_size=1", f"trainer.accumulation={4 if strategy == 'cpu' else 2}")
-        words = (*common, *lengths, *rates, *sizes, "trainer.clip_norm=1", *more)
+        where = () if strategy == "cpu" else hardware(strategy)
+        words = (*common, *lengths, *rates, *sizes, "trainer.clip_norm=1", *where, *more)
         if run_dir is not None:
-            return forked.train(work, *words, *hardware(strategy), run_dir=run_dir, kill_at=kill_at)
+            return forked.train(work, *words, run_dir=run_dir, kill_at=kill_at)
         if (strategy, *more) not in done:
-            one = strategy == "cpu"
-            run = run_here(work, "train", *words) if one else forked.train(work, *words, *hardware(strategy))
-            done[strategy, *more] = run
+            done[strategy, *more] = run_here(work, "train", *words) if strategy == "cpu" else forked.train(work, *words)
         return done[strategy, *more]
 
     return trained
+
+
+def in_16_bits(train: Train, strategy: str, *words: str) -> None:
+    """Losses of a strategy are near those of one process, both in bf16, which rounds to 3 digits."""
+    one, other = (train(each, *words, "hardware.precision=bf16") for each in ("cpu", strategy))
+    for name in ("train/loss", "val/loss"):
+        assert list(curve(other, name).values()) == pytest.approx(list(curve(one, name).values()), rel=5e-3), name
 
 
 LLAVA, QWEN = "model=llava_tiny", "model=qwen2vl_tiny"
@@ -137,6 +147,13 @@ def test_other_parts_are_trained_as_in_one_process(train: Train, strategy: str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("model", (LLAVA, QWEN))
+def test_a_model_that_sees_trains_in_16_bits(train: Train, strategy: str, model: str) -> None:
+    in_16_bits(train, strategy, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_results_stand_alone(train: Train, strategy: str) -> None:
     """Adapter and projector are whole and have moved, the tower has not; read where DeepSpeed cannot be imported."""
     run = train(strategy, LLAVA)
@@ -144,9 +161,8 @@ def test_results_stand_alone(train: Train, strategy: str) -> None:
         wanted, found = (load_file(each.folder / "adapter" / name) for each in (train("cpu", LLAVA), run))
         assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}
     assert not (run.folder / "adapter" / "vision.safetensors").exists()
-    command = [sys.executable, "-c", TOLD, str(run.folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = told_without_deepspeed(run.folder)
+    assert len(told["answers"]) == 2
     assert told["loss"] == pytest.approx(run.manifest()["metrics"]["val/best_loss"], rel=1e-5)
     assert any("lora_B" in name for name in told["moved"])
     assert {name for name in told["all"] if "projector" in name} <= set(told["moved"])
@@ -182,11 +198,22 @@ def test_offloading_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     from fieldtune.training.deepspeed import make_strategy
 
-    words = ("data=jsonl", "model=gpt2_tiny", "adapter=none", "hardware=deepspeed_zero3_offload")
-    strategy: Any = make_strategy(compose(tmp_path, "train", *words), DeepSpeedTeam(Rank(), torch.device("cpu")))
+    words = ("data=jsonl", "data.path=mine.jsonl", "model=gpt2_tiny", "adapter=none")
+    config = compose(tmp_path, "train", *words, "hardware=deepspeed_zero3_offload")
+    strategy: Any = make_strategy(config, DeepSpeedTeam(Rank(), torch.device("cpu")))
     zero = strategy.config["zero_optimization"]
     assert zero["stage"] == 3 and zero["offload_param"]["device"] == zero["offload_optimizer"]["device"] == "cpu"
     assert strategy.config["zero_force_ds_cpu_optimizer"] is False
+
+
+@cache
+def told_without_deepspeed(folder: Path) -> dict[str, Any]:
+    """What a process that cannot import DeepSpeed finds in the folder of a finished run."""
+    command = [sys.executable, "-c", TOLD, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def assert_goes_on(whole: runs.Run, attempt: Callable[[int | None], runs.Run]) -> None:

@@ -8,7 +8,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -117,11 +117,6 @@ class Contents:
         starts = np.cumsum([0, *(one.places for one in shown)])[:-1]
         return shown, starts[inverse] + numbers - firsts[which][inverse]
 
-    def smallest(self) -> Shown | None:
-        """The picture with the fewest places, if there is any."""
-        with self._lock:
-            return min(self._all, key=lambda one: one.places, default=None)
-
     def in_order(self, ids: Ids) -> list[tuple[int, Shown]]:
         """The pictures of a row's ids as often as they stand there, each with where it begins."""
         where = np.flatnonzero(ids < 0)
@@ -153,13 +148,13 @@ def media_of(ids: Tensor) -> MediaBatch | None:
     }
 
 
-def idle_media() -> MediaBatch | None:
-    """A picture that is looked at and stands nowhere; None if no row has one.
+def idle_media(those: Iterable[Shown]) -> MediaBatch | None:
+    """Of some pictures one that is looked at and stands nowhere: that with the fewest places; None if there is none.
 
     Where weights are shared out, all ranks must go through the same layers in each pass. A rank whose rows have no
     picture looks at this one, and its tower and projector get a gradient of zeros.
     """
-    shown = CONTENTS.smallest()
+    shown = min(those, key=lambda one: one.places, default=None)
     if shown is None:
         return None
     nowhere = torch.zeros(0, dtype=torch.int64)

@@ -46,12 +46,19 @@ def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFi
     return kept
 
 
+def set_towers_apart(model: Any, reader: MediaReader | None, device: torch.device) -> None:
+    """Before a model's weights are shared out: frozen towers of one that sees films stay whole on each rank, which can
+    so look alone at a film whose entry is gone."""
+    if isinstance(reader, FilmReader) and unwrapped(model).towers_frozen:
+        unwrapped(model).set_towers_apart(device)
+
+
 class KeptFilms:
     """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16."""
 
     def __init__(self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision) -> None:
         self._cache, self._reader, self._model = cache, reader, model
-        self._frozen = not any(one.requires_grad for tower in model.towers for one in tower.parameters())
+        self._frozen: bool = model.towers_frozen
         self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
         self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers()}
         if self._frozen:

@@ -23,13 +23,15 @@ WHOLE = {"projector": "projector.safetensors", "vision": "vision.safetensors"}  
 class Parts:
     """Names of modules or parameters of a family. What is in the projector counts as that, wherever it lies.
 
-    unadapted: last names of layers that are not called as layers, so that an adapter on them would do nothing.
+    unadapted: last names of layers that are not called as layers, so that an adapter on them would do nothing. opened:
+    modules of the vision tower in which layers use weights of others.
     """
 
     language: str
     projector: tuple[str, ...]
     vision: tuple[str, ...]
     unadapted: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
 
 _LLAVA = Parts("model.language_model", ("model.multi_modal_projector", "model.image_newline"), ("model.vision_tower",))
@@ -40,6 +42,7 @@ _MOBILE_VIDEOGPT = Parts(
     ("image_projector", "video_projector"),
     ("image_tower", "video_tower"),
     ("dt_proj", "dt_proj_b", "head"),
+    ("video_tower",),
 )
 PARTS: dict[str, Parts] = {
     "llava": _LLAVA,
@@ -86,9 +89,13 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def lone_parameters(inner: Any) -> list[str]:
-    """Names of parameters that the model uses itself, between its parts: LLaVA 1.6's newline."""
+    """Names of parameters that are used where their own layer is not called: LLaVA 1.6's newline, and VideoMamba's if
+    it is trained (see `kept_films.set_towers_apart`)."""
     parts = parts_of(inner)
-    return [name for name, _ in inner.named_parameters() if name in parts.projector] if parts else []
+    if parts is None:
+        return []
+    opened = parts.opened if any(one.requires_grad for _, one in parameters_in(inner, "vision")) else ()
+    return [name for name, _ in inner.named_parameters() if name in parts.projector or within(name, opened)]
 
 
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:

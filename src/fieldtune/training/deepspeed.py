@@ -24,6 +24,10 @@ class CpuDeepSpeed(DeepSpeedStrategy):
         self.setup_distributed()
 
     def setup_distributed(self) -> None:
+        from deepspeed.ops import __compatible_ops__
+
+        # A sum through shared memory, for inference only. It would be compiled first, for a minute.
+        __compatible_ops__["deepspeed_shm_comm"] = False
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 

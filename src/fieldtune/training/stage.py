@@ -20,7 +20,7 @@ from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.half_precision import fp16_problem
 from fieldtune.models.adapters import parameter_counts
-from fieldtune.models.kept_films import kept_films
+from fieldtune.models.kept_films import kept_films, set_towers_apart
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.recompute import recompute_layers
@@ -70,7 +70,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     # Layers whose weights are shared out are called as they are: that is when their weights are put together.
     network = LanguageModelLoss(model, fused=not team.shares_samples)
     if team.shares_samples:
-        network.idle_media = moved(idle_media(), team.device)
+        shown = (one for part in (rows, val) for row in part.encoded for one in row.media)
+        network.idle_media = moved(idle_media(shown), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
     if config.trainer.packing is not Packing.none:
@@ -92,6 +93,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     if team.rank.writes:
         log.info("%s", planning.line(config, model, windows, val.encoded))
     trial = PackingTrial(windows, config.trainer.packing_trial)
+    if team.shares_samples:
+        set_towers_apart(model, encoder.reader, team.device)
     _fit(config, checkpoints, module, watch, windows, trial)
     skipped = module.skipped_steps
     if team.shares_samples:

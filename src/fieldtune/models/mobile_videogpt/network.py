@@ -58,6 +58,21 @@ class MobileVideoGPT(nn.Module):
         """The language model's, where transformers' functions look for it."""
         return self.language_model.config
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of layers whose weights are shared out together, where transformers' models have them."""
+        return list(self.language_model._no_split_modules or ())
+
+    @property
+    def towers_frozen(self) -> bool:
+        return not any(one.requires_grad for tower in self.towers for one in tower.parameters())
+
+    def set_towers_apart(self, device: torch.device) -> None:
+        """Take the towers, which go to a device, out of this module's tree: who moves, casts or shares out its weights
+        leaves theirs."""
+        for name in ("image_tower", "video_tower"):
+            self.__dict__[name] = self._modules.pop(name).to(device)
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for tower in self.towers:
@@ -134,7 +149,7 @@ class MobileVideoGPT(nn.Module):
 
     def seen(self, context: Tensor, frames: Tensor) -> Look:
         """`look`; of frozen towers in their own number format, so that it is the one that a cache keeps."""
-        if any(one.requires_grad for tower in self.towers for one in tower.parameters()):
+        if not self.towers_frozen:
             return self.look(context, frames)
         with torch.no_grad(), torch.autocast(context.device.type, enabled=False):
             return self.look(context, frames)
