@@ -1,4 +1,4 @@
-"""How long optimizer steps wait for their data: until a window is laid out, its media are read and are on the device."""
+"""How long optimizer steps wait for data: until a window is laid out, and its media are read and on the device."""
 
 from __future__ import annotations
 
