@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from fieldtune.config import Accelerator, AdapterConfig, AdapterKind, Precision, VisionPart
+from fieldtune.config import Accelerator, AdapterConfig, AdapterKind, Packing, Precision, VisionPart
 from fieldtune.data.encode import Encoded, EncodeError, Encoder
 from fieldtune.data.load import Rows
 from fieldtune.data.media import media_of
 from fieldtune.data.media_cache import MediaCache
+from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
 from fieldtune.models.films import FilmReader
@@ -150,6 +151,25 @@ def test_kept_films_are_those_that_are_decoded(
             found = unwrapped(model).get_image_features(**reader.inputs(shown)).pooler_output
             assert torch.allclose(found, wanted, atol=1e-6)
             assert (cache.counts.made, cache.counts.read) == (made, read)
+
+
+def test_windows_that_are_made_ahead_are_those_made_one_by_one(
+    encoder: Encoder, films: list[Media], tiny_cache: Path, tmp_path: Path
+) -> None:
+    reader, found = encoder.reader, rows(encoder, films)
+    assert isinstance(reader, FilmReader)
+    kept = KeptFilms(MediaCache(tmp_path / "media"), reader, seeing(NAME, tiny_cache), Precision.fp32)
+    reader.kept = kept.tensors
+    kept.filled([found], Rank(), Accelerator.cpu)
+    windows = Windows(found.encoded, Schedule(4, 2, 1, 7, 3, None), Packing.shared_prefix, 0)
+    ahead = [window["micro_batches"] for window in windows]
+    assert len(ahead) == 6
+    for step, batches in enumerate(ahead):
+        for one, other in zip(batches, windows.ready(step)["micro_batches"], strict=True):
+            assert one["media"] is not None and other["media"] is not None
+            assert torch.equal(one["ids"], other["ids"]) and torch.equal(one["media"]["rows"], other["media"]["rows"])
+            for name, tensor in one["media"]["inputs"].items():
+                assert torch.equal(tensor, other["media"]["inputs"][name])
 
 
 def test_a_broken_film_costs_its_rows(encoder: Encoder, films: list[Media], tiny_cache: Path, tmp_path: Path) -> None:

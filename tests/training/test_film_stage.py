@@ -68,6 +68,9 @@ def test_the_loss_falls_and_the_projectors_are_saved(run: runs.Run) -> None:
     facts = run.manifest()["media_cache"]
     assert facts["made"] == len(films_of(run)) and facts["read"] > 0
     assert facts["kept"] == "looks"
+    waits = run.manifest()["steps"]["data_wait"]
+    assert set(waits) == {"first_epoch", "later_epochs"} and all(0 <= share <= 1 for share in waits.values())
+    assert "% of step time after the first epoch" in (run.folder / "log.txt").read_text(encoding="utf-8")
 
 
 def films_of(run: runs.Run) -> set[str]:

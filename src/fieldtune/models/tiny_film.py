@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fieldtune.models.mobile_videogpt.shapes import TINY
+from fieldtune.models.mobile_videogpt.shapes import TINY, Shape
 from fieldtune.models.tiny_vision import gpt2_tokenizer
 
 NAME = "mobile_videogpt"
@@ -29,8 +29,12 @@ QWEN25_TEMPLATE = """\
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
-def make(folder: Path) -> None:
-    """Write weights and tokenizer into a folder."""
+LANGUAGE = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 4096}
+SMALL = replace(TINY, language={**TINY.language, **LANGUAGE})
+
+
+def make(folder: Path, shape: Shape = SMALL) -> None:
+    """Write weights and tokenizer into a folder. shape: its vocabulary becomes the tokenizer's."""
     import shutil
 
     import torch
@@ -41,15 +45,8 @@ def make(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tokenizer = gpt2_tokenizer(SPECIALS, QWEN25_TEMPLATE, folder)
-        language = {
-            **TINY.language,
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "max_position_embeddings": 4096,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
-        model = MobileVideoGPT(replace(TINY, language=language))
+        words = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+        model = MobileVideoGPT(replace(shape, language={**shape.language, **words}))
     beside = folder / "weights"
     write_checkpoint(model, beside)
     for path in beside.iterdir():

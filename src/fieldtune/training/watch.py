@@ -26,6 +26,7 @@ from fieldtune.runs import write_text
 from fieldtune.tracking import Tracker
 from fieldtune.training.attempts import Attempts
 from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
+from fieldtune.training.data_wait import DataWait
 from fieldtune.training.module import FineTuning
 
 log = logging.getLogger("fieldtune")
@@ -52,6 +53,7 @@ class Watch(pl.Callback):
         self.attempts = Attempts(self.folder)
         self.best_loss, self.best_step, self.worse_evaluations = math.inf, 0, 0
         self.seconds = 0.0  # spent in optimizer steps
+        self.data_wait = DataWait()
         self.tokens = 0  # real tokens seen
         self.stopped_early = False
         self.last_step = 0
@@ -84,6 +86,7 @@ class Watch(pl.Callback):
         self.tokens += window["tokens"]
         self.computed += window["computed"]
         step = self.last_step = trainer.global_step
+        wait_share = self.data_wait.add(waited, seconds, self.schedule.epoch_of(step - 1))
         ended = self.schedule.ends_epoch(step - 1)
         metrics: dict[str, float] = {}
         if step % self.settings.log_every == 0 or ended:
@@ -91,7 +94,7 @@ class Watch(pl.Callback):
                 **outputs,
                 "train/gradient_norm": module.gradient_norm,
                 "train/tokens_per_second": window["tokens"] / seconds,
-                "train/data_wait": waited / (waited + seconds),  # share of the time
+                "train/data_wait": wait_share,
                 "epoch": self.schedule.epoch_of(step - 1) + 1,
             }
         if self._evaluation_due(step):
@@ -114,6 +117,8 @@ class Watch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.attempts.end()
+        if self.writes and self.data_wait.line():
+            log.info("%s", self.data_wait.line())
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -127,9 +132,10 @@ class Watch(pl.Callback):
             "last_step",
             "last_losses",
         )
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "data_wait": self.data_wait.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.data_wait.load_state_dict(state_dict.pop("data_wait"))
         for name, value in state_dict.items():
             setattr(self, name, value)
 
@@ -140,6 +146,7 @@ class Watch(pl.Callback):
             "seconds": round(self.seconds, 2),
             "tokens": self.tokens,
             "computed_tokens": self.computed,
+            "data_wait": self.data_wait.facts(),
             **self.attempts.facts(),
         }
 

@@ -42,6 +42,12 @@ def test_video_frames_are_stretched_and_normalized() -> None:
     torch.testing.assert_close(found, wanted[None, :, None, None].expand(1, 3, 48, 48))
 
 
+def test_every_byte_of_a_video_frame_is_normalized_in_double_precision() -> None:
+    film = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    wanted = ((film / 255.0 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])).astype(np.float32)
+    assert torch.equal(video_pixels(film, 16), torch.from_numpy(wanted).permute(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (37, 224), (100, 90), (1, 5)])
 def test_resizing_is_bilinear_without_smoothing(height: int, width: int) -> None:
     """Within one step of 255 of torch's, whose weights are not rounded."""
