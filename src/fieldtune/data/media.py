@@ -59,6 +59,10 @@ class MediaReader(Protocol):
         """Pixels, ready for the model. Reads the files."""
         ...
 
+    def check(self, shown: Shown) -> None:
+        """Read a file as `inputs` will; `MediaError` if it cannot be read."""
+        ...
+
     def types(self, ids: Tensor) -> dict[str, Tensor]:
         """What the plain model wants to be told of ids whose places are `place_id`; `input_ids` if it wants others."""
         ...

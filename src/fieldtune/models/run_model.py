@@ -46,6 +46,16 @@ def start_model(config: Config) -> tuple[Any, Encoder]:
     return adapt(model, config.adapter), Encoder(tokenizer, config.model.template, reader)
 
 
+def hold(model: Any, dtype: torch.dtype) -> None:
+    """Bring a model to a number format. Towers that look at films stay in fp32, as in training: so what they see is the
+    same there and here, and is kept once."""
+    inner = unwrapped(model)
+    towers = getattr(inner, "towers", ())
+    for part in inner.children() if towers else [model]:
+        if part not in towers:
+            part.to(dtype)
+
+
 class RunModel:
     """The tuned model of a finished run, and the base model it came from, one in memory at a time.
 
@@ -102,7 +112,7 @@ class RunModel:
             self._model = None  # so that two models are never held at once
             model = load().to(self._device)
             if packed(self._config) is None:  # packed weights have formats of their own
-                model = model.to(DTYPES[self._config.hardware.precision])
+                hold(model, DTYPES[self._config.hardware.precision])
             self._model = model.eval()
             self._loaded = name
         return self._model

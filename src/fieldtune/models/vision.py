@@ -95,6 +95,9 @@ class Reader(ABC):
         made = self.processor(self._arranged([_pixels(one.path) for one in shown]), return_tensors="pt")
         return {name: made[name] for name in self.processor.model_input_names if name in made}
 
+    def check(self, shown: Shown) -> None:
+        read_image(shown.path)
+
     def _arranged(self, pictures: list[Any]) -> Any:
         return pictures
 
