@@ -7,14 +7,13 @@ from pathlib import Path
 
 from fieldtune.errors import UserError
 from fieldtune.evaluation.report_input import ShownFile
-from fieldtune.sources.contact_sheet import contact_sheet, data_uri, when
+from fieldtune.sources.contact_sheet import data_uri, film_sheet
 from fieldtune.sources.decoder import Decoder
 from fieldtune.sources.pictures import MediaError
-from fieldtune.sources.video import uniform
 
 WIDTH, COLUMNS = 160, 4  # of a frame, pixels; frames side by side
 PICTURE = 320  # width and height of a picture at most, pixels
-OTHERS = 8  # frames that are shown of a film of which the model chose none
+CHOSEN = "the frames that the tuned model chose"
 TIMEOUT = 60.0  # seconds that reading a file may take
 
 
@@ -40,13 +39,6 @@ def _picture(file: ShownFile, decoder: Decoder) -> tuple[str, str]:
         picture = Image.fromarray(decoder.image(path))
         picture.thumbnail((PICTURE, PICTURE))
         return data_uri(picture), path.name
-    if file.frames:
-        _, _, frames = decoder.frames(path, lambda _: list(file.frames))
-        times = list(zip(file.frames, file.seconds, strict=True))
-        words = f"{path.name}: the frames that the tuned model chose"
-    else:
-        film, numbers, frames = decoder.frames(path, uniform(OTHERS))
-        times = [(number, number / film.fps) for number in numbers]
-        words = f"{path.name}: frames at even distance"
-    captions = [when(number, seconds) for number, seconds in times]
-    return data_uri(contact_sheet(list(frames), captions, COLUMNS, WIDTH)), words
+    times = list(zip(file.frames, file.seconds, strict=True))
+    sheet = film_sheet(decoder, path, times, COLUMNS, WIDTH)
+    return data_uri(sheet), f"{path.name}: " + (CHOSEN if times else "frames at even distance")

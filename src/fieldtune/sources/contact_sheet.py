@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldtune.errors import UserError
+from fieldtune.sources.decoder import Decoder
 from fieldtune.sources.pictures import Pixels
+from fieldtune.sources.video import uniform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +25,7 @@ SHEETS = (".png", ".jpg", ".jpeg")  # what a sheet may be written as
 PAPER, INK, MUTED = (253, 253, 252), (28, 32, 36), (91, 99, 108)
 GAP, LINE, FONT = 8, 20, 13  # pixels: between frames, height of a line of text, size of its letters
 QUALITY = 82  # of JPEG
+OTHERS = 8  # frames that are shown of a film of which none are given
 
 
 def when(number: int, seconds: float) -> str:
@@ -54,6 +57,19 @@ def contact_sheet(
         sheet.paste(picture.resize((width, height), images.Resampling.LANCZOS), (left, upper))
         pen.text((left, upper + height + 2), _fitting(caption, pen, font, width), MUTED, font)
     return sheet
+
+
+def film_sheet(
+    decoder: Decoder, film: Path, times: Sequence[tuple[int, float]], columns: int, width: int, title: str = ""
+) -> Image:
+    """Frames of a film, given by number and seconds; without any, some at even distance. `MediaError` if it cannot be
+    read."""
+    if times:
+        frames = decoder.frames(film, lambda _: [number for number, _ in times])[2]
+    else:
+        facts, numbers, frames = decoder.frames(film, uniform(OTHERS))
+        times = [(number, number / facts.fps) for number in numbers]
+    return contact_sheet(list(frames), [when(number, seconds) for number, seconds in times], columns, width, title)
 
 
 def save_sheet(sheet: Image, path: Path) -> None:
