@@ -32,6 +32,10 @@ def main(arguments: Sequence[str]) -> None:
     options = options_of([word for word in arguments if word.partition("=")[0] in WORDS], WORDS)
     words = words_of_configuration(arguments, WORDS)
     must_name_a_model(options)
+    if not options["run"] and not words:
+        raise UserError(
+            "run= is missing; give run=FOLDER, run=latest, or the words of a configuration, as in experiment=qved_demo"
+        )
     requests = _requests(options)
     sheets = _sheets(options, requests)
     predictor, said = _model(options, words)
@@ -133,10 +137,6 @@ def _model(options: Mapping[str, str], words: Sequence[str]) -> tuple[Predictor,
     from fieldtune.serving.predictor import Predictor
 
     run, device, system = options["run"], options["device"], options["system"]
-    if not run and not words:
-        raise UserError(
-            "run= is missing; give run=FOLDER, run=latest, or the words of a configuration, as in experiment=qved_demo"
-        )
     if run in ("", LATEST, BASE) and words:
         return _of_configuration(run, words, device, system)
     if run == BASE:

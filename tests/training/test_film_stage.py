@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.run_model import RunModel, start_model
 from fieldtune.records import Media, Message, write_jsonl
 from fieldtune.serving.predictor import Predictor
-from tests.sources.films import write_film
+from tests.sources.films import cut, write_film
 from tests.stages import curve, lines_of, run_here, told, work_here
 from tests.training.test_vision_stage import COMMON, TRAINED, Failing
 
@@ -112,6 +114,42 @@ def test_it_is_evaluated_and_asked(work: Path, run: runs.Run) -> None:
     asked = [{"type": "video", "path": str(work / "rows/1.mp4")}, {"type": "text", "text": "How long is it?"}]
     (answer,) = Predictor(run.folder).predict([{"messages": [{"role": "user", "content": asked}]}])
     assert answer.tokens > 0
+
+
+def test_an_evaluation_decodes_no_film_twice_and_shows_what_was_chosen(work: Path, run: runs.Run) -> None:
+    more = ("evaluation.max_new_tokens=3", "evaluation.bootstrap=100", "evaluation.split=val")
+    found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", *more)
+    assert "media cache: 0 of 2 films were decoded" in (found.folder / "log.txt").read_text(encoding="utf-8")
+    lines = lines_of(found.folder / "predictions.jsonl")
+    for line in lines:
+        (film,) = line["media"]
+        assert film["type"] == "video" and film["path"].endswith(".mp4")
+        assert film["frames"] == sorted({*film["frames"]}) and len(film["frames"]) == 8
+        assert film["seconds"] == [pytest.approx(number / 10, abs=1e-3) for number in film["frames"]]
+    html = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == len(lines) and "frames that the tuned model chose" in html
+
+
+@contextmanager
+def broken(path: Path, share: float = 0.3) -> Iterator[None]:
+    """While a film is cut off."""
+    whole = path.read_bytes()
+    cut(path, share)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_film_that_breaks_costs_an_evaluation_its_rows(work: Path, run: runs.Run) -> None:
+    folder = Path(run.manifest()["data"]["folder"])
+    films = sorted({line["messages"][0]["content"][0]["path"] for line in lines_of(folder / "test.jsonl")})
+    more = ("evaluation.max_new_tokens=3", "evaluation.bootstrap=100", "evaluation.base=false")
+    with broken(Path(films[0])):
+        found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", *more)
+    reasons = {reason for _, reason in found.manifest()["left_out"]}
+    assert len(reasons) == 1 and films[0] in reasons.pop() and len(found.manifest()["left_out"]) == 2
+    assert found.manifest()["data"]["evaluated"] == 2 * len(films) - 2
 
 
 def test_full_training_leaves_the_released_layout(work: Path) -> None:

@@ -6,6 +6,7 @@ Of frozen towers what they see (`Look`), else the frames in the sizes that the t
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,10 @@ from fieldtune.models.films import FilmReader, Moments, Tensors
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
 from fieldtune.ranks import Rank
+from fieldtune.records import file_sha256
+from fieldtune.sources.pictures import MediaError
+
+log = logging.getLogger("fieldtune")
 
 FOLDER = "media"  # in cache_dir
 FORM = 2  # of an entry: with the arrays that `_made` gives
@@ -100,6 +105,7 @@ class KeptFilms:
         ahead = ahead[rank.number :: rank.world_size] + ahead
         with self._towers_on(torch.device("cuda", rank.local) if accelerator is Accelerator.gpu else None):
             broken = broken_of(ahead, self.tensors)
+        log.info("media cache: %d of %d films were decoded", self._cache.counts.made, len(films))
         return left_without(parts, broken)
 
     def facts(self) -> dict[str, Any]:
@@ -123,6 +129,8 @@ class KeptFilms:
         return (images + video,), str(self._dtype).removeprefix("torch.")
 
     def _made(self, shown: Shown) -> Mapping[str, Array]:
+        if shown.path.is_file() and file_sha256(shown.path) != shown.content:  # else the entry would be another film's
+            raise MediaError(shown.path, "was changed after it was prepared")
         sampled, frames = self._reader.sampled(shown)
         told: dict[str, Array] = {
             "numbers": np.array(sampled.frames, dtype=np.int32),

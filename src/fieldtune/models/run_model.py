@@ -59,7 +59,7 @@ def hold(model: Any, dtype: torch.dtype) -> None:
 class RunModel:
     """The tuned model of a finished run, and the base model it came from, one in memory at a time.
 
-    With an adapter both are one model, whose adapter is switched off for the base. Without a run there is only the base.
+    With an adapter both are one model, whose adapter is switched off for the base. Without a run there is but the base.
     """
 
     def __init__(self, run: Run | None, config: Config) -> None:

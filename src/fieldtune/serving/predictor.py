@@ -128,12 +128,11 @@ class Predictor:
         with self.model():  # what is read is kept
             for number, prompt in enumerate(self._prompts(requests)):
                 try:
-                    broken = broken_of(self._shown(prompt), lambda shown: shown.reader.check(shown))
+                    broken = list(broken_of(self._shown(prompt), lambda shown: shown.reader.check(shown)).values())
                 except EncodeError as error:
-                    found[number] = str(error)
-                    continue
+                    broken = [str(error)]
                 if broken:
-                    found[number] = next(iter(broken.values()))
+                    found[number] = broken[0]
         return found
 
     def chosen(self, requests: Sequence[Mapping[str, Any]]) -> list[Moments | None]:
