@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, Ids, Shown
+from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, file_sha256
@@ -95,12 +95,15 @@ class FilmReader:
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
-        """Of several films what `MobileVideoGPT.get_image_features` takes; `UserError` if one cannot be read."""
-        try:
-            films = [self.tensors(one) for one in shown]
-        except MediaError as error:
-            raise UserError(f"the film {error.path} {error.reason}; mend it, or take its rows out") from None
+        """Of several films what `MobileVideoGPT.get_image_features` takes; `BrokenMedia` if one cannot be read."""
+        films = [self._must_read(one) for one in shown]
         return {name: torch.stack([film[name] for film in films]) for name in films[0]}
+
+    def _must_read(self, shown: Shown) -> Tensors:
+        try:
+            return self.tensors(shown)
+        except MediaError as error:
+            raise BrokenMedia(shown, error.reason) from None
 
     def check(self, shown: Shown) -> None:
         self.tensors(shown)

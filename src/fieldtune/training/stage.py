@@ -12,6 +12,7 @@ import torch
 from fieldtune import datasets, planning, ranks, stopping, tasks
 from fieldtune.config import Config, HardwareConfig, Packing
 from fieldtune.data.batches import moved
+from fieldtune.data.broken_media import BrokenRows
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
 from fieldtune.data.media import idle_media
@@ -79,7 +80,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         must_score_exactly(network, rows.encoded)
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team, config.adapter)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
-    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
+    broken = BrokenRows(train=rows, val=val)
+    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker, broken)
     windows = Windows(
         rows.encoded,
         schedule,
@@ -88,6 +90,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         rank=team.rank.number,
         world_size=team.rank.world_size,
         trunk=team.keeps_trunk,
+        broken=broken,
     )
     if team.rank.writes:
         log.info("%s", planning.line(config, model, windows, val.encoded))
@@ -106,7 +109,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     return {
         "data": {"fingerprint": dataset.fingerprint, "rows": dataset.rows, "folder": str(dataset.folder)},
         "supervised": {"train": account(rows), "val": account(val)},
-        "left_out": {"train": rows.left_out, "val": val.left_out},
+        "left_out": {"train": broken.left_out("train"), "val": broken.left_out("val")},
         "model": {
             "name": config.model.name,
             "weights": config.model.weights,
