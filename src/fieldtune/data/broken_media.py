@@ -46,6 +46,15 @@ class BrokenRows:
         """Whether a row is left out."""
         return bool(self._reasons) and any(shown.content in self._reasons for shown in row.media)
 
+    def readable(self, rows: Sequence[Encoded], attempt: Callable[[Sequence[Encoded]], object]) -> None:
+        """Do something with rows, again without those of each file that breaks in it."""
+        while True:
+            try:
+                attempt([row for row in rows if not self.holds(row)])
+                return
+            except BrokenMedia as error:
+                self.add(error)
+
     @property
     def reasons(self) -> dict[str, str]:
         """Why, by the SHA-256 of each file."""

@@ -74,13 +74,13 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         network.idle_media = moved(idle_media(), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
+    broken = BrokenRows(train=rows, val=val)
     if config.trainer.packing is not Packing.none:
-        must_pack_exactly(network, rows.encoded, config.model.context_length)
+        broken.readable(rows.encoded, lambda some: must_pack_exactly(network, some, config.model.context_length))
     elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
-        must_score_exactly(network, rows.encoded)
+        broken.readable(rows.encoded, lambda some: must_score_exactly(network, some))
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team, config.adapter)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
-    broken = BrokenRows(train=rows, val=val)
     watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker, broken)
     windows = Windows(
         rows.encoded,
