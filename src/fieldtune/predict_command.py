@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldtune.command_words import must_name_a_model, options_of, words_of_configuration
 from fieldtune.errors import UserError
+from fieldtune.sources.pictures import MediaError
 
 if TYPE_CHECKING:
     from fieldtune.models.films import Moments
@@ -41,13 +42,17 @@ def main(arguments: Sequence[str]) -> None:
     predictor, said = _model(options, words)
     if said:
         print(said, file=sys.stderr)
+    if options["exercise"] and "{exercise}" not in getattr(predictor.config.data, "user_prompt", ""):
+        raise UserError(f"exercise={options['exercise']}: the prompt of this run names no exercise; leave it out")
     if not options["input"]:
         requests = _readable(predictor, requests)
-    lines = _answered(predictor, requests, options)
-    for line in lines:
-        path = sheets.get(line["request"].get("video", ""))
-        if path is not None:
-            _write_sheet(line, path)
+    try:
+        lines = _answered(predictor, requests, options)
+        for line in lines:
+            if options["video"] and line["request"]["video"] in sheets:
+                _write_sheet(line, sheets[line["request"]["video"]])
+    except MediaError as error:  # it could be read a moment ago
+        raise UserError(str(error)) from None
     text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     if options["output"]:
         from fieldtune.runs import write_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from fieldtune.models.kept_films import KeptFilms, chosen_frames, keeping_films
 from fieldtune.models.run_model import RunModel
 from fieldtune.ranks import Rank
 from fieldtune.records import Example
+from fieldtune.sources.pictures import MediaError
+
+log = logging.getLogger("fieldtune")
 
 
 def readable(config: Config, models: RunModel, rows: Rows) -> Rows:
@@ -32,9 +36,16 @@ def readable(config: Config, models: RunModel, rows: Rows) -> Rows:
 
 def moments_of(model: Any, kept: KeptFilms | None, rows: Rows) -> dict[int, Moments]:
     """The frames that a model chooses of each film, by the number of its first place."""
-    shown = {one.first: one for row in rows.encoded for one in row.media}
-    found = {first: chosen_frames(model, kept, one) for first, one in shown.items()}
-    return {first: moments for first, moments in found.items() if moments is not None}
+    found: dict[int, Moments] = {}
+    for shown in {one.first: one for row in rows.encoded for one in row.media}.values():
+        try:
+            moments = chosen_frames(model, kept, shown)
+        except MediaError as error:  # it was read a moment ago
+            log.warning("the frames that were chosen are not known: %s", error)
+            continue
+        if moments is not None:
+            found[shown.first] = moments
+    return found
 
 
 def media_lines(example: Example, row: Encoded, moments: Mapping[int, Moments]) -> list[dict[str, Any]]:
