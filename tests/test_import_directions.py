@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 # The layers, from the top. A part imports parts of its own row or of rows below, never of one above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "reference"),
-    ("launch", "worker", "fitness_commands"),
+    ("launch", "worker", "fitness_commands", "predict_command"),
     ("prepare", "training", "evaluation", "serving", "export"),
     ("planning",),  # the command plans, and a training says its plan
     ("data", "models"),

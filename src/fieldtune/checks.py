@@ -95,8 +95,10 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 
 
 def check(config: Config, stage: str, *, multirun: bool = False, run: Run | None = None) -> None:
-    """Raise `ConfigError` with every problem of the configuration for a stage. run: what evaluate looks at."""
-    problems = [*_ranges(config), *_general(config, stage, multirun), *_data(config.data)]
+    """Raise `ConfigError` with every problem of the configuration for a stage, or for what a command does with it
+    (`plan`, `predict`, which asks the base model and reads no data). run: what evaluate looks at."""
+    problems = [*_ranges(config), *_general(config, stage, multirun)]
+    problems += _data(config.data) if stage != "predict" else []
     if stage != "prepare":
         problems += [*_model(config.model), *_combination(config)]
     if stage == "train":

@@ -8,9 +8,12 @@ fieldtune plan [words of train.py] [gpu=T4] [memory=16GB] [devices=2] [hour_pric
 fieldtune runs list [output_dir=outputs]
 fieldtune runs show RUN
 fieldtune validate FILE [FILE ...]        what is wrong with data, by file, line and field; exit status 2 if anything is
-fieldtune predict run=FOLDER|latest input=FILE|image=FILE|image=FOLDER [output=FILE] [system=tuned|base]
-                  [device=cpu|gpu]         answers; of pictures with the label and how sure the model is of it, if the
-                                           run's task has labels
+fieldtune predict run=FOLDER|latest input=FILE|image=FILE|video=FILE [output=FILE] [system=tuned|base] [device=cpu|gpu]
+                                           answers; image= and video= may be folders. Of pictures with the label and how
+                                           sure the model is of it, if the run's task has labels; of films with the
+                                           frames that the model chose. [exercise=NAME] [sheet=FILE.png|FOLDER]
+                                           words of train.py in place of run=: that experiment's newest run, and the
+                                           base model if there is none; run=base: that model
 fieldtune serve run=FOLDER|latest [host=127.0.0.1] [port=8000] [system=tuned|base] [device=cpu|gpu] [batch=8] [queue=64]
                 [reuse=4096]               an OpenAI-compatible server; a host that is not loopback needs a key in
                                            FIELDTUNE_API_KEY
@@ -30,10 +33,10 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fieldtune.command_words import must_name_a_model, words_of_configuration
 from fieldtune.command_words import options_of as _options
 from fieldtune.command_words import whole_number as _whole
 from fieldtune.config import Config
@@ -46,7 +49,6 @@ PLAN = {"gpu": "", "memory": "", "devices": "", "hour_price": ""}  # words of `p
 MODEL_WORDS: dict[str, str | None] = {"run": None, "system": "tuned", "device": "cpu"}  # which model answers
 SERVE = {**MODEL_WORDS, "host": "127.0.0.1", "port": "8000", "batch": "8", "queue": "64", "reuse": "4096"}
 SERVE_FITNESS = {"database": "", "constrained": "on"}
-PICTURES = (".png", ".jpg", ".jpeg")  # that `predict` finds in a folder
 CHAT = {**MODEL_WORDS, "temperature": "", "max_tokens": "400"}
 
 
@@ -69,7 +71,9 @@ def main() -> None:
         elif command == "validate":
             _validate(rest)
         elif command == "predict":
-            _predict(_options(rest, {**MODEL_WORDS, "input": "", "image": "", "output": ""}))
+            from fieldtune.predict_command import main as predict
+
+            predict(rest)
         elif command == "serve":
             _serve(_options(rest, {**SERVE, **SERVE_FITNESS}))
         elif command == "fitness":
@@ -107,7 +111,7 @@ def _rows(arguments: Sequence[str]) -> None:
     options = _options([word for word in arguments if word.partition("=")[0] in ROWS], ROWS)
     if not (options["rows"].isdecimal() and int(options["rows"])):
         raise UserError(f"rows={options['rows']} is not a number of rows; give a whole number, 1 or more")
-    config = composed("train", _words_of_train(arguments, ROWS))
+    config = composed("train", words_of_configuration(arguments, ROWS))
     check(config, "train")
     from fieldtune.data.show import terminal_view, view, write_view
 
@@ -132,7 +136,7 @@ def _plan(arguments: Sequence[str]) -> None:
         return
     options = _options([word for word in arguments if word.partition("=")[0] in PLAN], PLAN)
     price = _price(options.pop("hour_price"))
-    words = _words_of_train(arguments, PLAN)
+    words = words_of_configuration(arguments, PLAN)
 
     def checked(more: Sequence[str] = ()) -> Config:
         config = composed("train", [*words, *more])
@@ -161,25 +165,6 @@ def _price(text: str) -> float | None:
     if price is not None and not 0 <= price < 1e9:
         raise UserError(f"hour_price={text} is not a price; give the price of an hour, as in hour_price=0.35")
     return price
-
-
-def _words_of_train(arguments: Sequence[str], own: Mapping[str, str]) -> list[str]:
-    """The words that are not the command's own; `UserError` for a slip in one."""
-    words = [word for word in arguments if word.partition("=")[0] not in own]
-    for word in words:
-        _no_slip(word, own)
-    return words
-
-
-def _no_slip(word: str, own: Mapping[str, str]) -> None:
-    """`UserError` for a flag, and for a word that is nearer to one of the command's own than to the configuration's."""
-    key = word.partition("=")[0].lstrip("+~")
-    top_level = [item.name for item in fields(Config)] + ["experiment"]
-    hint = nearest(key, [*own, *top_level]) if key.isidentifier() and key not in top_level else ""
-    if word.startswith("-"):
-        raise UserError(f"{word} is not understood; give words of train.py, and {'=... '.join(own)}=...")
-    if any(f" {name}?" in hint for name in own):
-        raise UserError(f"{word} is not understood{hint}")
 
 
 def _has_color() -> bool:
@@ -226,40 +211,8 @@ def _validate(arguments: Sequence[str]) -> None:
         raise UserError(f"{wrong:,} problems")
 
 
-def _predict(options: Mapping[str, str]) -> None:
-    if bool(options["input"]) == bool(options["image"]):
-        raise UserError("predict needs what is asked: give input=FILE (.json or .jsonl), or image=FILE, one of them")
-    requests = _pictures(Path(options["image"])) if options["image"] else _requests(Path(options["input"]))
-    _must_name_a_model(options)
-    from fieldtune.serving.predictor import Predictor
-
-    predictor = Predictor(options["run"], device=options["device"], system=options["system"])
-    answers = predictor.predict(requests)
-    labels = predictor.labels(requests) if options["image"] else []
-    sure = [{"label": name, "confidence": round(share, 6)} for name, share in labels] or [{}] * len(requests)
-    lines = [
-        json.dumps({"request": request, "answer": answer.text, "ended": answer.ended, **label}, ensure_ascii=False)
-        for request, answer, label in zip(requests, answers, sure, strict=True)
-    ]
-    text = "".join(f"{line}\n" for line in lines)
-    if options["output"]:
-        from fieldtune.runs import write_text
-
-        write_text(Path(options["output"]), text)
-        print(f"{len(answers)} answers in {options['output']}")
-    else:
-        print(text, end="")
-
-
-def _must_name_a_model(options: Mapping[str, str]) -> None:
-    if options["system"] not in ("tuned", "base"):
-        raise UserError(f"system={options['system']} is not a model; allowed: tuned, base")
-    if options["device"] not in ("cpu", "gpu"):
-        raise UserError(f"device={options['device']} is not a device; allowed: cpu, gpu")
-
-
 def _serve(options: Mapping[str, str]) -> None:
-    _must_name_a_model(options)
+    must_name_a_model(options)
     port, batch = _whole(options, "port", 0, 65535), _whole(options, "batch", 1, 1024)
     queue, reuse = _whole(options, "queue", 1, 100_000), _whole(options, "reuse", 0, 100_000_000)
     from fieldtune.serving.server import ServeOptions, serve
@@ -275,7 +228,7 @@ def _serve(options: Mapping[str, str]) -> None:
 
 
 def _chat(options: Mapping[str, str]) -> None:
-    _must_name_a_model(options)
+    must_name_a_model(options)
     tokens, text = _whole(options, "max_tokens", 1, 1_000_000), options["temperature"]
     try:
         temperature = float(text) if text else None
@@ -297,46 +250,6 @@ def _export(arguments: Sequence[str]) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fieldtune").setLevel(logging.INFO)
     print(f"exported to {export(wanted)}")
-
-
-def _pictures(path: Path) -> list[dict[str, Any]]:
-    """A request for a picture, or for each in a folder in the order of their names."""
-    if not path.exists():
-        raise UserError(f"image={path} does not exist; give the path of a picture, or of a folder of them")
-    if not path.is_dir():
-        return [{"image": str(path)}]
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES and not one.name.startswith("."))
-    if not found:
-        raise UserError(f"image={path} holds no picture; allowed: {', '.join(PICTURES)}, right in it")
-    return [{"image": str(one)} for one in found]
-
-
-def _requests(path: Path) -> list[dict[str, Any]]:
-    """Requests of a .json (one object or a list) or .jsonl file."""
-    if not path.is_file():
-        raise UserError(f"input={path} is not a file; give .json or .jsonl")
-    text = path.read_text(encoding="utf-8-sig")
-    found: list[Any] = []
-    try:
-        if path.suffix == ".json":
-            value = json.loads(text)
-            found = value if isinstance(value, list) else [value]
-        else:
-            for number, line in enumerate(text.splitlines(), 1):
-                if line.strip():
-                    found.append(_line(path, number, line))
-    except json.JSONDecodeError as error:
-        raise UserError(f"input={path} is not JSON (line {error.lineno}: {error.msg})") from None
-    if not found or not all(isinstance(item, dict) for item in found):
-        raise UserError(f"input={path} must hold at least one JSON object, each a request")
-    return found
-
-
-def _line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"input={path}:{number} is not JSON ({error.msg})") from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def adopt_run(config: Config, overrides: list[str]) -> tuple[Config, Run]:
             raise ConfigError([f"{section}=... cannot be given with run=: the run decides it" for section in named])
         run = find_run(Path(config.output_dir), config.run)
     else:
-        run = _newest(config, named)
+        run = _must_find(config, overrides)
     theirs = load(run.config())
     taken = {section: getattr(theirs, section) for section in (*FROM_RUN, "name", "seed", "dataset_dir")}
     return replace(config, run=str(run.folder), **taken), run
@@ -37,17 +37,25 @@ def _named_sections(overrides: list[str]) -> list[str]:
     return [section for section in FROM_RUN if section in sections]
 
 
-def _newest(config: Config, named: list[str]) -> Run:
-    finished = [
-        run
-        for run in list_runs(Path(config.output_dir))
-        if run.stage == "train" and run.name == config.name and run.status == "finished"
-    ]
-    for run in reversed(finished):
+def newest_run(config: Config, overrides: list[str]) -> Run | None:
+    """The newest finished training of the configuration's name, with the same sections as those that are named."""
+    named = _named_sections(overrides)
+    for run in reversed(list_runs(Path(config.output_dir))):
+        if run.stage != "train" or run.name != config.name or run.status != "finished":
+            continue
         theirs = load(run.config())
         if all(to_mapping(getattr(theirs, section)) == to_mapping(getattr(config, section)) for section in named):
             return run
-    which = f" with this {', '.join(named)}" if finished and named else ""
+    return None
+
+
+def _must_find(config: Config, overrides: list[str]) -> Run:
+    found = newest_run(config, overrides)
+    if found is not None:
+        return found
+    named = _named_sections(overrides)
+    others = named and newest_run(config, []) is not None
+    which = f" with this {', '.join(named)}" if others else ""
     raise UserError(
         f"no finished run of {config.name}{which} in {config.output_dir}; run train.py with the same words first, "
         "or give run=FOLDER (fieldtune runs list)"

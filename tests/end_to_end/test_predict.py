@@ -79,12 +79,12 @@ def test_predict_prints_one_swing(golf: Golf, tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_request_is_one_line(golf: Golf, tmp_path: Path, content: Any, expected: str) -> None:
-    from fieldtune.cli import _requests
+    from fieldtune.predict_command import requests_of
 
     path = tmp_path / "request.json"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as caught:
-        Predictor(golf.train.folder).predict(_requests(path))
+        Predictor(golf.train.folder).predict(requests_of(path))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 

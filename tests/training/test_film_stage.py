@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,24 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune import runs
+from fieldtune.config import Packing
+from fieldtune.data.broken_media import BrokenRows
+from fieldtune.data.load import encode_examples
+from fieldtune.data.media import BrokenMedia
+from fieldtune.data.schedule import Schedule, Windows
+from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.run_model import RunModel, start_model
-from fieldtune.records import Media, Message, write_jsonl
+from fieldtune.records import Media, Message, read_examples, write_jsonl
 from fieldtune.serving.predictor import Predictor
-from tests.sources.films import write_film
-from tests.stages import curve, lines_of, run_here, told, work_here
+from fieldtune.tracking import NullTracker
+from tests.sources.films import cut, write_film
+from tests.stages import compose, curve, lines_of, run_here, succeed, told, work_here
 from tests.training.test_vision_stage import COMMON, TRAINED, Failing
 
 FILMS = 10
+TWO = ("hardware=ddp_cpu", "hardware.devices=2", "hardware.threads=1")
 
 
 def write_rows(folder: Path) -> Path:
@@ -109,12 +120,129 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(run: runs.Run, tmp_pa
 
 
 def test_it_is_evaluated_and_asked(work: Path, run: runs.Run) -> None:
-    more = ("evaluation.max_new_tokens=4", "evaluation.bootstrap=100")
+    more = ("evaluation.max_new_tokens=4", "evaluation.bootstrap=100", f"cache_dir={work / 'cache'}")
     found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", *more)
     assert found.manifest()["metrics"]["tuned/loss"] < found.manifest()["metrics"]["base/loss"]
     asked = [{"type": "video", "path": str(work / "rows/1.mp4")}, {"type": "text", "text": "How long is it?"}]
     (answer,) = Predictor(run.folder).predict([{"messages": [{"role": "user", "content": asked}]}])
     assert answer.tokens > 0
+
+
+def test_an_evaluation_decodes_no_film_twice_and_shows_what_was_chosen(work: Path, run: runs.Run) -> None:
+    more = ("evaluation.max_new_tokens=3", "evaluation.bootstrap=100", "evaluation.split=val")
+    found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", f"cache_dir={work / 'cache'}", *more)
+    assert "media cache: 0 of " in (found.folder / "log.txt").read_text(encoding="utf-8")
+    lines = lines_of(found.folder / "predictions.jsonl")
+    for line in lines:
+        (film,) = line["media"]
+        assert film["type"] == "video" and film["path"].endswith(".mp4")
+        assert film["frames"] == sorted({*film["frames"]}) and len(film["frames"]) == 8
+        assert film["seconds"] == [pytest.approx(number / 10, abs=1e-3) for number in film["frames"]]
+    html = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == len(lines) and "frames that the tuned model chose" in html
+
+
+@contextmanager
+def broken(path: Path, share: float = 0.3) -> Iterator[None]:
+    """While a film is cut off."""
+    whole = path.read_bytes()
+    cut(path, share)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_film_that_breaks_costs_an_evaluation_its_rows(work: Path, run: runs.Run) -> None:
+    folder = Path(run.manifest()["data"]["folder"])
+    films = sorted({line["messages"][0]["content"][0]["path"] for line in lines_of(folder / "test.jsonl")})
+    more = ("evaluation.max_new_tokens=3", "evaluation.base=false", f"cache_dir={work / 'empty'}")
+    with broken(Path(films[0])):
+        found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", *more)
+    reasons = {reason for _, reason in found.manifest()["left_out"]}
+    assert len(reasons) == 1 and films[0] in reasons.pop() and len(found.manifest()["left_out"]) == 2
+    assert found.manifest()["data"]["evaluated"] == 2 * len(films) - 2
+
+
+def middle(run: runs.Run) -> str:
+    """A film that is trained, but not in the last step of an epoch alone."""
+    folder = Path(run.manifest()["data"]["folder"])
+    return str(lines_of(folder / "train.jsonl")[0]["messages"][0]["content"][0]["path"])
+
+
+class Breaking(NullTracker):
+    """Cuts a film off when a step is told."""
+
+    def __init__(self, film: Path, at: int) -> None:
+        self.film, self.at = film, at
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        if step == self.at:
+            cut(self.film, 0.3)
+
+
+@pytest.mark.parametrize("cache", ["0", "0.00001"])
+def test_a_film_that_breaks_costs_a_training_its_rows_from_there_on(
+    cache: str, work: Path, run: runs.Run, tmp_path: Path
+) -> None:
+    """Without a cache, and with one that has no room, so that entries are made again."""
+    from fieldtune.training.stage import train
+
+    film = Path(middle(run))
+    given = compose(work, "train", *words(work, f"trainer.media_cache_gb={cache}", f"cache_dir={tmp_path / 'cache'}"))
+    with broken(film, 1.0):
+        facts = train(given, tmp_path, Breaking(film, 2))
+    lost = {identity for identity, reason in facts["left_out"]["train"] if str(film) in reason}
+    assert len(lost) == 2 and facts["steps"]["done"] == run.manifest()["steps"]["done"]
+    log = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in log
+    before, after = curve(run, "train/loss"), curve(tmp_path, "train/loss")
+    assert [after[step] for step in (1, 2)] == pytest.approx([before[step] for step in (1, 2)], rel=1e-5)
+    assert after != pytest.approx(before, rel=1e-5)
+
+
+def test_two_processes_leave_out_what_one_does(work: Path, run: runs.Run) -> None:
+    """A film that is broken from the beginning: each process finds it where it comes across it."""
+    film, curves, lost = Path(middle(run)), [], []
+    given = words(work, "trainer.media_cache_gb=0", "trainer.max_epochs=2", "trainer.sample_rows=0")
+    with broken(film):
+        for more in (("trainer.micro_batch_size=4",), ("trainer.micro_batch_size=2", *TWO)):
+            before = {*work.glob("outputs/*/*/run.json")}
+            succeed(work, "train", *given, *more)
+            (made,) = {*work.glob("outputs/*/*/run.json")} - before
+            curves.append(curve(made.parent, "train/loss") | curve(made.parent, "val/loss"))
+            left_out = runs.open_run(made.parent).manifest()["left_out"]
+            lost.append(sorted(identity for part in left_out.values() for identity, _ in part))
+    assert lost[0] == lost[1] and len(lost[0]) == 2
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_a_window_without_a_broken_row_is_that_of_the_other_rows(work: Path, run: runs.Run) -> None:
+    """The gradient of a step from which rows were dropped, by one process or two: that of rows that never had them."""
+    config = load(run.config())
+    _, encoder = start_model(config)
+    folder = Path(run.manifest()["data"]["folder"])
+    rows = encode_examples(read_examples(folder / "train.jsonl"), encoder, 1024)
+    film = rows.encoded[0].media[0]
+    gone = [index for index, row in enumerate(rows.encoded) if film in row.media]
+    left = [row for index, row in enumerate(rows.encoded) if index not in gone]
+    schedule = Schedule.of(config, len(rows.encoded), 1)
+    whole = replace(schedule, micro_batch_size=len(rows.encoded))
+    wanted = Windows(left, replace(whole, rows=len(left)), Packing.rows, 0).build(0)
+    for count in (1, 2):
+        broken = BrokenRows(train=rows)
+        broken.add(BrokenMedia(film, "is gone"))
+        made = [
+            Windows(rows.encoded, whole, Packing.rows, 0, rank=rank, world_size=count, broken=broken).build(0)
+            for rank in range(count)
+        ]
+        assert wanted["supervised"] == made[0]["supervised"] - sum(window.get("broken", 0) for window in made)
+        shown = sum(len(batch["targets"]) for window in made for batch in window["micro_batches"])
+        assert shown == sum(len(batch["targets"]) for batch in wanted["micro_batches"])
+    with pytest.raises(UserError, match="no row can be read any more"):
+        for row in left:
+            broken.add(BrokenMedia(row.media[0], "is gone"))
+    assert Windows(rows.encoded, whole, Packing.rows, 0, broken=broken).build(0)["micro_batches"] == []
 
 
 def test_full_training_leaves_the_released_layout(work: Path) -> None:

@@ -182,6 +182,18 @@ def test_it_is_evaluated(work: Path, run: runs.Run) -> None:
     lines = lines_of(found.folder / "predictions.jsonl")
     assert lines and all(set(line["answers"]) == {"base", "tuned"} for line in lines)
     assert found.manifest()["metrics"]["tuned/loss"] < found.manifest()["metrics"]["base/loss"]
+    html = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == len(lines)  # all are shown
+    picture = Path(lines[0]["media"][0]["path"])
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])  # its head says its size as before
+    try:
+        found = run_here(work, "evaluate", "tracking=off", f"run={run.folder}", "evaluation.base=false")
+    finally:
+        picture.write_bytes(whole)
+    left_out = found.manifest()["left_out"]
+    assert len(left_out) == 2 and all(str(picture) in reason for _, reason in left_out)
+    assert found.manifest()["data"]["evaluated"] == len(lines) - 2
 
 
 def test_a_request_with_a_picture_is_answered(work: Path, run: runs.Run) -> None:

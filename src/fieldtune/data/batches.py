@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -45,6 +45,9 @@ class Window(TypedDict):
     supervised: int
     tokens: int  # of all processes' rows, padding not counted, common beginnings as often as they occur
     computed: int  # tokens, padding included, that pass through this process's model
+    # Supervised tokens of this process's rows that are left out since their media broke; of several processes only,
+    # which do not know of each other's
+    broken: NotRequired[int]
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> MicroBatch:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fieldtune.errors import UserError
 from fieldtune.records import Media
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -56,7 +57,11 @@ class MediaReader(Protocol):
         ...
 
     def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        """Pixels, ready for the model. Reads the files."""
+        """Pixels, ready for the model. Reads the files; `BrokenMedia` if one cannot be read."""
+        ...
+
+    def check(self, shown: Shown) -> None:
+        """Read a file as `inputs` will; `MediaError` if it cannot be read."""
         ...
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
@@ -84,6 +89,14 @@ class Shown:
     def ids(self) -> npt.NDArray[np.int64]:
         """The ids of its places [places]."""
         return -1 - np.arange(self.first, self.first + self.places)
+
+
+class BrokenMedia(UserError):
+    """A picture or film that could be read before cannot be read now. shown: which; reason: why, without its name."""
+
+    def __init__(self, shown: Shown, reason: str) -> None:
+        super().__init__(f"{shown.path} {reason}; mend it, or take its rows out")
+        self.shown, self.reason = shown, reason
 
 
 class Contents:

@@ -12,7 +12,10 @@ import numpy as np
 
 from fieldtune.config import Config, Packing
 from fieldtune.data.batches import Window, pad_window, window_with_media
+from fieldtune.data.broken_media import BrokenRows
 from fieldtune.data.encode import Encoded
+from fieldtune.data.load import Rows
+from fieldtune.data.media import BrokenMedia
 from fieldtune.data.packing import pack_window
 
 
@@ -76,7 +79,8 @@ class Windows:
     """An iterable of `Window`s for Lightning; it can be stopped at any step and taken up there again.
 
     Process `rank` of `world_size` gets every `world_size`-th row of a window, and the figures of all of it. trunk:
-    beginnings that micro-batches have in common are computed once (see `data.packing`).
+    beginnings that micro-batches have in common are computed once (see `data.packing`). broken: where rows are noted
+    that cannot be read any more.
     """
 
     def __init__(
@@ -89,10 +93,13 @@ class Windows:
         rank: int = 0,
         world_size: int = 1,
         trunk: bool = True,
+        broken: BrokenRows | None = None,
     ) -> None:
         self.rows, self.schedule, self.packing, self.pad_id = rows, schedule, packing, pad_id
         self.rank, self.world_size, self.trunk = rank, world_size, trunk
         self.position = 0  # optimizer steps given out
+        self.broken = broken or BrokenRows(train=Rows([], [], []))
+        self.seeing = any((row.ids < 0).any() for row in rows)
 
     def __len__(self) -> int:
         return self.schedule.total_steps
@@ -107,14 +114,19 @@ class Windows:
                 yield window
 
     def ready(self, step: int) -> Window:
-        """The window of an optimizer step with the pictures of its rows."""
-        return window_with_media(self.build(step))
+        """The window of an optimizer step with the pictures of its rows; without the rows of one that breaks."""
+        while True:
+            try:
+                return window_with_media(self.build(step))
+            except BrokenMedia as error:
+                self.broken.add(error)
 
     def build(self, step: int) -> Window:
         """The window of an optimizer step as it is laid out: no picture is read."""
         # In order of length, so that every process gets about as many tokens.
         rows = sorted((self.rows[index] for index in self.schedule.window(step)), key=lambda row: len(row.ids))
-        mine, size = rows[self.rank :: self.world_size], self.schedule.micro_batch_size
+        dealt, size = rows[self.rank :: self.world_size], self.schedule.micro_batch_size
+        mine = [row for row in dealt if not self.broken.holds(row)]
         if self.packing is Packing.none:
             window = pad_window(mine, size, self.pad_id)
         else:
@@ -122,6 +134,8 @@ class Windows:
         if self.world_size > 1:
             window["supervised"] = sum(row.supervised for row in rows)
             window["tokens"] = sum(len(row.ids) for row in rows)
+            if self.seeing:
+                window["broken"] = sum(row.supervised for row in dealt) - sum(row.supervised for row in mine)
         return window
 
     def state_dict(self) -> dict[str, int]:

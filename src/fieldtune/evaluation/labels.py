@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -176,12 +176,18 @@ def _at_the_end(temperature: float | None) -> str:
 
 
 def label_test(
-    task: Task, config: Config, dataset: Dataset, rows: Rows, encoder: Encoder, change: Change | None = None
+    task: Task,
+    config: Config,
+    dataset: Dataset,
+    rows: Rows,
+    encoder: Encoder,
+    change: Change | None = None,
+    readable: Callable[[Rows], Rows] = lambda rows: rows,
 ) -> LabelTest | None:
     """The label questions among the rows; None if there are none. Rows that a label would make too long are left out.
 
-    The temperature is fitted on the first validation rows, with the same `change` as the rows; `LabelTest.why` says why
-    it is not.
+    The temperature is fitted on the first validation rows, with the same `change` as the rows, as far as they are
+    `readable`; `LabelTest.why` says why it is not.
     """
     labels = task.labels(config.data, (row for split in SPLITS for row in read_examples(dataset.split(split))))
     if labels is None:
@@ -199,7 +205,7 @@ def label_test(
         why = "The validation rows are those evaluated, so no temperature was fitted on them."
     elif dataset.rows["val"]:
         some = load_split(dataset, "val", encoder, length, rows=CALIBRATION_ROWS, change=change)
-        validation = _asked(labels, some, encoder, length)[0]
+        validation = _asked(labels, readable(some), encoder, length)[0]
     if validation is None or not validation.numbers:
         return LabelTest(labels.names, evaluated, None, why, left_out, usual)
     return LabelTest(labels.names, evaluated, validation, "", left_out, usual)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 from fieldtune.charts import Interval, Series, finite, interval_bar, line_chart, nice_ticks
 from fieldtune.evaluation.label_report import label_section
+from fieldtune.evaluation.pictures import TIMEOUT, pictures
 from fieldtune.evaluation.report_input import Breakdown, MetricResult, Prediction, Results, number, read_results
 from fieldtune.pages import count_text, duration, figure, render, write_page
+from fieldtune.sources.decoder import Decoder
 
 SHOWN = 3  # samples at each end of the ranking
 UNIT_WORDS = {"share": "", "nats": "nats per token", "perplexity": "", "ratio": "", "tokens": "tokens"}
@@ -243,7 +246,7 @@ def _tints(values: Sequence[Mapping[str, float | None]], metric: MetricResult) -
 def _sample_sections(best: Sequence[Sample], worst: Sequence[Sample], results: Results) -> list[dict[str, Any]]:
     titles = {metric.name: metric for metric in results.metrics}
 
-    def view(sample: Sample) -> dict[str, Any]:
+    def view(sample: Sample, decoder: Decoder | None) -> dict[str, Any]:
         row = sample.row
         answers = [
             {
@@ -259,10 +262,13 @@ def _sample_sections(best: Sequence[Sample], worst: Sequence[Sample], results: R
             for system in results.systems
         ]
         meta = [(key, str(value)) for key, value in row.meta.items() if isinstance(value, (str, int, float))]
-        return {"row": row, "mean": sample.mean, "meta": meta, "answers": answers}
+        shown = pictures(row.media, decoder) if decoder else []
+        return {"row": row, "mean": sample.mean, "meta": meta, "answers": answers, "pictures": shown}
 
     sections = (("Best answers", best), ("Worst answers", worst))
-    return [{"title": title, "samples": [view(sample) for sample in part]} for title, part in sections if part]
+    seeing = any(sample.row.media for _, part in sections for sample in part)
+    with Decoder(TIMEOUT) if seeing else nullcontext() as decoder:
+        return [{"title": title, "samples": [view(one, decoder) for one in part]} for title, part in sections if part]
 
 
 def _notes(results: Results) -> list[str]:

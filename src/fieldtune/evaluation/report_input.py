@@ -66,6 +66,16 @@ class Breakdown:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownFile:
+    """A picture (`image`) or film (`video`) of a row. frames, seconds: those of a film that the model chose."""
+
+    type: str
+    path: str
+    frames: Sequence[int] = ()
+    seconds: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One evaluated row; answers, scores and checks are keyed by system."""
 
@@ -76,6 +86,7 @@ class Prediction:
     answers: Mapping[str, str]
     scores: Mapping[str, Mapping[str, float | None]]
     checks: Mapping[str, Sequence[str]]
+    media: Sequence[ShownFile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,4 +282,13 @@ def _prediction(raw: Mapping[str, Any], where: str) -> Prediction:
         answers={str(system): str(text) for system, text in answers.items() if text is not None},
         scores={str(system): _numbers(_object(values, where)) for system, values in scores.items()},
         checks={str(system): [str(check) for check in _get(checks, system, list, where, [])] for system in checks},
+        media=[_shown(_object(item, where), where) for item in _get(raw, "media", list, where, [])],
     )
+
+
+def _shown(raw: Mapping[str, Any], where: str) -> ShownFile:
+    frames, seconds = (_get(raw, name, list, where, []) for name in ("frames", "seconds"))
+    right = all(isinstance(item, int) for item in frames) and all(number(item) is not None for item in seconds)
+    if not right or len(frames) != len(seconds):
+        raise _wrong(where, "'frames' and 'seconds' of 'media' must be numbers, one of each for a frame")
+    return ShownFile(_get(raw, "type", str, where), _get(raw, "path", str, where), frames, seconds)

@@ -23,7 +23,10 @@ from fieldtune.evaluation.likeness import missing, with_likeness
 from fieldtune.evaluation.metrics import Resampling, run_hashes
 from fieldtune.evaluation.predict import Predictions, answers, measure, questions
 from fieldtune.evaluation.report import write_report
+from fieldtune.evaluation.shown_media import media_lines, moments_of, readable
+from fieldtune.models.films import Moments
 from fieldtune.models.generate import Sampling
+from fieldtune.models.kept_films import keeping_films
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json
@@ -48,13 +51,13 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     models = RunModel(run, config)
     change = ablated(config.evaluation.ablation, run_dir)
-    rows = _loaded(config, dataset, models, change)
+    rows = readable(config, models, _loaded(config, dataset, models, change))
     task = tasks.get(config.data.task)
     schemas = _schemas(task, rows, config)
     compared = islice(read_examples(dataset.split("train")), TRAINING_ROWS_COMPARED)
     known = run_hashes(example.answer for example in compared)
     rule = task.baseline(read_examples(dataset.split("train")))
-    test = label_test(task, config, dataset, rows, models.encoder, change)
+    test = label_test(task, config, dataset, rows, models.encoder, change, lambda some: readable(config, models, some))
     first, *others = _measured(config, models, rows, schemas, test)
     for one in (first, *others):
         scored = score_rows(task, rows.examples, one.predictions, known)
@@ -127,6 +130,7 @@ class Measured:
     decoding: Decoding
     predictions: dict[str, Predictions] = field(default_factory=dict)
     scored: dict[str, list[Score]] = field(default_factory=dict)
+    moments: dict[int, Moments] = field(default_factory=dict)  # that the tuned model chose of films, see `moments_of`
 
 
 def _schemas(task: Task, rows: Rows, config: Config) -> list[Mapping[str, Any] | None]:
@@ -153,7 +157,7 @@ def _measured(
     both = settings.decoding is Decoding.both
     found = [Measured(way) for way in ((Decoding.free, Decoding.constrained) if both else (settings.decoding,))]
     for name in ("base", "tuned") if settings.base else ("tuned",):
-        with models.system(name) as model:
+        with models.system(name) as model, keeping_films(config, model, models.encoder.reader) as kept:
             losses = measure(name, model, models.encoder, rows, settings.batch_size, config.trainer.packing)
             if test is not None:
                 test.measure(name, model, models.encoder, config.trainer.packing)
@@ -163,6 +167,8 @@ def _measured(
                 what = f"{'constrained ' if held else ''}answers of the {name} model"
                 said = answers(what, model, models.encoder, rows, asked, settings.batch_size, sampling)
                 one.predictions[name] = Predictions(losses, said)
+            if name == "tuned":
+                found[0].moments = moments_of(model, kept, rows)
     return found
 
 
@@ -227,6 +233,7 @@ def _lines(
             "scores": {name: dict(scores[number].values) for name, _, scores in named},
             "checks": {name: list(scores[number].checks) for name, _, scores in named},
             **({"label": labels[number]} if number in labels else {}),
+            **({"media": media_lines(example, rows.encoded[number], first.moments)} if example.media else {}),
         }
         for number, example in enumerate(rows.examples)
     ]

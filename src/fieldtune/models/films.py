@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, Ids, Shown
+from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, file_sha256
@@ -28,6 +29,19 @@ PLACEHOLDER = "<|video_pad|>"  # a special token of Qwen2.5's own
 TIMEOUT = 60.0  # seconds that reading a film may take, beside its own length
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Frames of a film by number, and when each is shown, in seconds from the film's beginning."""
+
+    frames: Sequence[int]
+    seconds: Sequence[float]
+
+    def at(self, places: Iterable[int]) -> Moments:
+        """Those at some places of the list; a place beyond its end, where a short film has no frame, is passed over."""
+        there = [place for place in places if place < len(self.frames)]
+        return Moments([self.frames[place] for place in there], [self.seconds[place] for place in there])
 
 
 def load_film_reader(folder: Path, tokenizer: Tokenizer) -> FilmReader:
@@ -81,12 +95,22 @@ class FilmReader:
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
-        """Of several films what `MobileVideoGPT.get_image_features` takes; `UserError` if one cannot be read."""
-        try:
-            films = [self.kept(one) if self.kept else self.pixels(one) for one in shown]
-        except MediaError as error:
-            raise UserError(f"the film {error.path} {error.reason}; mend it, or take its rows out") from None
+        """Of several films what `MobileVideoGPT.get_image_features` takes; `BrokenMedia` if one cannot be read."""
+        films = [self._must_read(one) for one in shown]
         return {name: torch.stack([film[name] for film in films]) for name in films[0]}
+
+    def _must_read(self, shown: Shown) -> Tensors:
+        try:
+            return self.tensors(shown)
+        except MediaError as error:
+            raise BrokenMedia(shown, error.reason) from None
+
+    def check(self, shown: Shown) -> None:
+        self.tensors(shown)
+
+    def tensors(self, shown: Shown) -> Tensors:
+        """What the model takes of a film, kept or decoded; `MediaError` if it cannot be read."""
+        return self.kept(shown) if self.kept else self.pixels(shown)
 
     def pixels(self, shown: Shown) -> Tensors:
         """A film's pixels for both towers; `MediaError` if it cannot be read."""
@@ -97,10 +121,15 @@ class FilmReader:
 
     def frames(self, shown: Shown) -> Pixels:
         """The frames that are sampled [n, height, width, 3], decoded in a process of its own."""
+        return self.sampled(shown)[1]
+
+    def sampled(self, shown: Shown) -> tuple[Moments, Pixels]:
+        """Which frames are sampled, and those frames [n, height, width, 3]; `MediaError` if they cannot be read."""
         if self._decoder is None:
             self._decoder = Decoder(TIMEOUT)
             weakref.finalize(self, self._decoder.close)  # at the end of the program at the latest
-        return self._decoder.frames(shown.path, self._sampled)[2]
+        film, numbers, frames = self._decoder.frames(shown.path, self._sampled)
+        return Moments(numbers, [number / film.fps for number in numbers]), frames
 
     def _sampled(self, film: Film) -> list[int]:
         return sample_16(film, self.shape.frames)

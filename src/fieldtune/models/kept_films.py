@@ -1,4 +1,4 @@
-"""What is kept of films while a model is trained: made once, read in every epoch and by every process.
+"""What is kept of films while a model is trained or asked: made once, read in every epoch and by every process.
 
 Of frozen towers what they see (`Look`), else the frames in the sizes that the towers take.
 """
@@ -17,21 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldtune.config import Accelerator, Config, Precision
-from fieldtune.data.cache_entry import Array, storable
+from fieldtune.config import Accelerator, Config, Precision, VisionPart
+from fieldtune.data.broken_media import broken_of, left_without
+from fieldtune.data.cache_entry import Array, Entry, storable
 from fieldtune.data.load import Rows
 from fieldtune.data.media import MediaReader, Shown
 from fieldtune.data.media_cache import Key, MediaCache
-from fieldtune.errors import UserError
-from fieldtune.models.films import FilmReader, Tensors
+from fieldtune.models.films import FilmReader, Moments, Tensors
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
 from fieldtune.ranks import Rank
+from fieldtune.records import file_sha256
 from fieldtune.sources.pictures import MediaError
 
 log = logging.getLogger("fieldtune")
 
 FOLDER = "media"  # in cache_dir
+FORM = 2  # of an entry: with the arrays that `_made` gives
 
 
 def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFilms | None:
@@ -41,7 +43,8 @@ def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFi
         return None
     folder = Path(config.cache_dir).expanduser() / FOLDER
     cache = MediaCache(folder, int(config.trainer.media_cache_gb * 1e9))
-    kept = KeptFilms(cache, reader, unwrapped(model), config.hardware.precision)
+    frozen = config.adapter.vision is VisionPart.frozen
+    kept = KeptFilms(cache, reader, unwrapped(model), config.hardware.precision, frozen=frozen)
     reader.kept = kept.tensors
     return kept
 
@@ -53,24 +56,47 @@ def set_towers_apart(model: Any, reader: MediaReader | None, device: torch.devic
         unwrapped(model).set_towers_apart(device)
 
 
-class KeptFilms:
-    """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16."""
+@contextmanager
+def keeping_films(config: Config, model: Any, reader: MediaReader | None) -> Iterator[KeptFilms | None]:
+    """`kept_films` while a model is asked. Another model's towers may see something else."""
+    kept = kept_films(config, model, reader)
+    try:
+        yield kept
+    finally:
+        if isinstance(reader, FilmReader):
+            reader.kept = None
 
-    def __init__(self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision) -> None:
+
+class KeptFilms:
+    """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16. frozen: whether the
+    towers are as they were before any training; null: whether they are not trained now."""
+
+    def __init__(
+        self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision, *, frozen: bool | None = None
+    ) -> None:
         self._cache, self._reader, self._model = cache, reader, model
-        self._frozen: bool = model.towers_frozen
+        self._frozen: bool = model.towers_frozen if frozen is None else frozen
         self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
-        self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers()}
+        self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers(), "form": FORM}
         if self._frozen:
             self._processor |= {"weights": _identity(model.towers), "dtype": str(self._dtype)}
 
     def tensors(self, shown: Shown) -> Tensors:
         """What the model takes of a film; `MediaError` if it cannot be read."""
-        entry = self._cache.get(self._key(shown), lambda: self._made(shown))
+        entry = self._entry(shown)
         if self._frozen:
             return {name: entry.tensor(name) for name in ("images", "video")}
         context, frames = normalized(entry.arrays["context"], entry.arrays["frames"], self._reader.shape)
         return {"context": context, "frames": frames}
+
+    def chosen(self, shown: Shown) -> Moments:
+        """The film's frames that the model's video tower is shown; `MediaError` if it cannot be read."""
+        arrays = self._entry(shown).arrays
+        chosen = arrays["chosen"] if self._frozen else chosen_by(self._model, self.tensors(shown))
+        return Moments(arrays["numbers"].tolist(), arrays["seconds"].tolist()).at(chosen.flatten().tolist())
+
+    def _entry(self, shown: Shown) -> Entry:
+        return self._cache.get(self._key(shown), lambda: self._made(shown))
 
     def filled(self, parts: Sequence[Rows], rank: Rank, accelerator: Accelerator) -> list[Rows]:
         """Make what is not kept yet of the films of rows, after saying what it takes. Rows of a film that cannot be
@@ -82,15 +108,10 @@ class KeptFilms:
         # Each process begins elsewhere: what one makes, the others read.
         ahead = list(films.values())
         ahead = ahead[rank.number :: rank.world_size] + ahead
-        broken: dict[int, str] = {}
         with self._towers_on(torch.device("cuda", rank.local) if accelerator is Accelerator.gpu else None):
-            for shown in ahead:
-                try:
-                    if shown.first not in broken:
-                        self.tensors(shown)
-                except MediaError as error:
-                    broken[shown.first] = f"its film {error.path} {error.reason}"
-        return [_without(part, broken) for part in parts] if broken else list(parts)
+            broken = broken_of(ahead, self.tensors)
+        log.info("media cache: %d of %d films were decoded", self._cache.counts.made, len(films))
+        return left_without(parts, broken)
 
     def facts(self) -> dict[str, Any]:
         """For a manifest: what this process did, and the bytes of all entries."""
@@ -113,12 +134,20 @@ class KeptFilms:
         return (images + video,), str(self._dtype).removeprefix("torch.")
 
     def _made(self, shown: Shown) -> Mapping[str, Array]:
-        frames = self._reader.frames(shown)
+        if shown.path.is_file() and file_sha256(shown.path) != shown.content:  # else the entry would be another film's
+            raise MediaError(shown.path, "was changed after it was prepared")
+        sampled, frames = self._reader.sampled(shown)
+        told: dict[str, Array] = {
+            "numbers": np.array(sampled.frames, dtype=np.int32),
+            "seconds": np.array(sampled.seconds, dtype=np.float32),
+        }
         if not self._frozen:
-            return dict(zip(("context", "frames"), film_crops(frames, self._reader.shape), strict=True))
+            crops = film_crops(frames, self._reader.shape)
+            return {**dict(zip(("context", "frames"), crops, strict=True)), **told}
         device = next(self._model.towers[0].parameters()).device
         look = self._model.seen(*(part.to(device) for part in film_pixels(frames, self._reader.shape)))
-        return {name: storable(getattr(look, name).to(self._dtype)) for name in ("images", "video")}
+        kept = {name: storable(getattr(look, name).to(self._dtype)) for name in ("images", "video")}
+        return {**kept, **told, "chosen": storable(look.chosen)}
 
     @contextmanager
     def _towers_on(self, device: torch.device | None) -> Iterator[None]:
@@ -135,21 +164,24 @@ class KeptFilms:
                 tower.to("cpu")
 
 
-def _without(rows: Rows, broken: Mapping[int, str]) -> Rows:
-    """The rows without those of broken films, which are named by the number of their first place."""
-    left = Rows([], [], list(rows.left_out))
-    for example, row in zip(rows.examples, rows.encoded, strict=True):
-        reasons = [broken[shown.first] for shown in row.media if shown.first in broken]
-        if reasons:
-            log.warning("row %s is left out: %s", example.id, reasons[0])
-            left.left_out.append((example.id, reasons[0]))
-        else:
-            left.examples.append(example)
-            left.encoded.append(row)
-    if rows.encoded and not left.encoded:
-        identity, reason = left.left_out[-1]
-        raise UserError(f"no row can be used: {identity}: {reason}")
-    return left
+def chosen_frames(model: Any, kept: KeptFilms | None, shown: Shown) -> Moments | None:
+    """The film's frames that a model's video tower is shown; None of a model that chooses none. kept: `kept_films` of
+    this model. `MediaError` if the film cannot be read."""
+    if not isinstance(shown.reader, FilmReader):
+        return None
+    if kept is not None:
+        return kept.chosen(shown)
+    sampled, frames = shown.reader.sampled(shown)
+    context, video = film_pixels(frames, shown.reader.shape)
+    return sampled.at(chosen_by(unwrapped(model), {"context": context, "frames": video}).flatten().tolist())
+
+
+@torch.no_grad()
+def chosen_by(inner: Any, film: Tensors) -> Tensor:
+    """Places among the sampled frames that the network chooses in a film's pixels: [chunks, kept]."""
+    device = next(inner.towers[0].parameters()).device
+    chosen: Tensor = inner.look(*(film[name].to(device) for name in ("context", "frames"))).chosen
+    return chosen
 
 
 def _identity(towers: Sequence[Any]) -> str:

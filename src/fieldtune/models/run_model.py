@@ -46,39 +46,51 @@ def start_model(config: Config) -> tuple[Any, Encoder]:
     return adapt(model, config.adapter), Encoder(tokenizer, config.model.template, reader)
 
 
+def hold(model: Any, dtype: torch.dtype) -> None:
+    """Bring a model to a number format. Towers that look at films stay in fp32, as in training: so what they see is the
+    same there and here, and is kept once."""
+    inner = unwrapped(model)
+    towers = getattr(inner, "towers", ())
+    for part in inner.children() if towers else [model]:
+        if part not in towers:
+            part.to(dtype)
+
+
 class RunModel:
     """The tuned model of a finished run, and the base model it came from, one in memory at a time.
 
-    With an adapter both are one model, whose adapter is switched off for the base.
+    With an adapter both are one model, whose adapter is switched off for the base. Without a run there is but the base.
     """
 
-    def __init__(self, run: Run, config: Config) -> None:
+    def __init__(self, run: Run | None, config: Config) -> None:
         self._config = config
-        self._tuned_folder = run.folder / MODEL
-        self._adapter_folder = run.folder / ADAPTER
+        there = [run.folder / name if run and (run.folder / name).is_dir() else None for name in (MODEL, ADAPTER)]
+        self._tuned_folder, self._adapter_folder = there
         self._device = torch.device("cuda" if config.hardware.accelerator is Accelerator.gpu else "cpu")
         self._model: Any = None
         self._loaded = ""
-        folder = self._tuned_folder if self._tuned_folder.is_dir() else self._adapter_folder
-        self.tokenizer = load_tokenizer(config.model.tokenizer, folder)
         self._whole: dict[str, Any] = {}  # the base's weights of parts that were trained whole beside the adapter
+        base = None
         # A finished full training has its image processor beside it, an adapter leaves it where the base is.
-        seen = folder if folder == self._tuned_folder else None
-        if config.model.family is Family.vision_language and seen is None:
-            seen = resolve(config.model, config, with_weights=False).folder
-        self.encoder = Encoder(self.tokenizer, config.model.template, load_reader(seen, self.tokenizer))
+        if run is None or (config.model.family is Family.vision_language and self._tuned_folder is None):
+            base = resolve(config.model, config, with_weights=False).folder
+        folder = self._tuned_folder or self._adapter_folder or base
+        self.tokenizer = load_tokenizer(config.model.tokenizer, folder)
+        self.encoder = Encoder(
+            self.tokenizer, config.model.template, load_reader(self._tuned_folder or base, self.tokenizer)
+        )
 
     @contextmanager
     def system(self, name: str) -> Iterator[Any]:
         """The model called `base` or `tuned`, in evaluation mode."""
-        if self._adapter_folder.is_dir():
+        if self._adapter_folder is not None:
             model = self._get("adapted", self._load_adapted)
             if name == "tuned":
                 yield model
             else:
                 with model.disable_adapter(), self._base_parts(unwrapped(model)):
                     yield model
-        elif name == "tuned":
+        elif name == "tuned" and self._tuned_folder is not None:
             yield self._get("tuned", lambda: build(self._config.model, Source(self._tuned_folder)))
         else:
             yield self._get("base", self._load_base)
@@ -102,7 +114,7 @@ class RunModel:
             self._model = None  # so that two models are never held at once
             model = load().to(self._device)
             if packed(self._config) is None:  # packed weights have formats of their own
-                model = model.to(DTYPES[self._config.hardware.precision])
+                hold(model, DTYPES[self._config.hardware.precision])
             self._model = model.eval()
             self._loaded = name
         return self._model
@@ -114,6 +126,7 @@ class RunModel:
     def _load_adapted(self) -> Any:
         from peft import PeftModel
 
+        assert self._adapter_folder is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
             model = PeftModel.from_pretrained(self._load_base(), str(self._adapter_folder))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, Ids, MediaReader, Shown
+from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, MediaReader, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.films import load_film_reader
 from fieldtune.models.tokenizer import Tokenizer
@@ -92,8 +92,11 @@ class Reader(ABC):
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        made = self.processor(self._arranged([_pixels(one.path) for one in shown]), return_tensors="pt")
+        made = self.processor(self._arranged([_pixels(one) for one in shown]), return_tensors="pt")
         return {name: made[name] for name in self.processor.model_input_names if name in made}
+
+    def check(self, shown: Shown) -> None:
+        read_image(shown.path)
 
     def _arranged(self, pictures: list[Any]) -> Any:
         return pictures
@@ -255,11 +258,11 @@ READERS: dict[str, type[Reader]] = {
 }
 
 
-def _pixels(path: Path) -> Any:
+def _pixels(shown: Shown) -> Any:
     """A picture of Pillow, for a processor would guess which axis of an array is that of colors."""
     from PIL import Image
 
     try:
-        return Image.fromarray(read_image(path))
+        return Image.fromarray(read_image(shown.path))
     except MediaError as error:
-        raise UserError(f"the picture {error}; mend it, or take its rows out") from None
+        raise BrokenMedia(shown, error.reason) from None

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -59,6 +60,9 @@ class FineTuning(pl.LightningModule):
         The loss and the gradients are those of the windows of all processes; the gradients are summed over them once.
         """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        if "broken" in window:
+            lost = self.team.sum(torch.tensor(float(window["broken"])))
+            window = {**window, "supervised": window["supervised"] - round(lost)}
         total = backward_window(self.network, window, self.manual_backward, self.team)
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.team.sum_gradients(trained)
@@ -68,7 +72,7 @@ class FineTuning(pl.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
         return {
-            "train/loss": self.team.sum(total) / window["supervised"],
+            "train/loss": self.team.sum(total) / window["supervised"] if window["supervised"] else math.nan,
             "train/learning_rate": rate,
             "train/skipped_steps": self.skipped_steps,
         }

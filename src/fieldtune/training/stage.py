@@ -12,6 +12,7 @@ import torch
 from fieldtune import datasets, planning, ranks, stopping, tasks
 from fieldtune.config import Config, HardwareConfig, Packing
 from fieldtune.data.batches import moved
+from fieldtune.data.broken_media import BrokenRows
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows, account, load_split
 from fieldtune.data.media import idle_media
@@ -74,13 +75,14 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         network.idle_media = moved(idle_media(shown), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
+    broken = BrokenRows(train=rows, val=val)
     if config.trainer.packing is not Packing.none:
-        must_pack_exactly(network, rows.encoded, config.model.context_length)
+        broken.readable(rows.encoded, lambda some: must_pack_exactly(network, some, config.model.context_length))
     elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
-        must_score_exactly(network, rows.encoded)
+        broken.readable(rows.encoded, lambda some: must_score_exactly(network, some))
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team, config.adapter)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
-    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker)
+    watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker, broken)
     windows = Windows(
         rows.encoded,
         schedule,
@@ -89,6 +91,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         rank=team.rank.number,
         world_size=team.rank.world_size,
         trunk=team.keeps_trunk,
+        broken=broken,
     )
     if team.rank.writes:
         log.info("%s", planning.line(config, model, windows, val.encoded))
@@ -109,7 +112,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     return {
         "data": {"fingerprint": dataset.fingerprint, "rows": dataset.rows, "folder": str(dataset.folder)},
         "supervised": {"train": account(rows), "val": account(val)},
-        "left_out": {"train": rows.left_out, "val": val.left_out},
+        "left_out": {"train": broken.left_out("train"), "val": broken.left_out("val")},
         "model": {
             "name": config.model.name,
             "weights": config.model.weights,

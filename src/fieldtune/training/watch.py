@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 from fieldtune import stopping
 from fieldtune.config import TrainerConfig
 from fieldtune.data.batches import Window
+from fieldtune.data.broken_media import BrokenRows
 from fieldtune.data.encode import Encoder
 from fieldtune.data.load import Rows
+from fieldtune.data.media import BrokenMedia
 from fieldtune.data.schedule import Schedule
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.scoring import mean_loss, row_losses
@@ -45,7 +48,10 @@ class Watch(pl.Callback):
         val: Rows,
         encoder: Encoder,
         tracker: Tracker,
+        broken: BrokenRows,
     ) -> None:
+        """broken: takes the rows that cannot be read any more."""
+        self.broken = broken
         self.checkpoints, self.folder = checkpoints, checkpoints.run_dir
         self.writes = checkpoints.writes  # ranks above 0 only lend their devices
         self.settings, self.schedule = settings, schedule
@@ -119,6 +125,7 @@ class Watch(pl.Callback):
         self.attempts.end()
         if self.writes and self.data_wait.line():
             log.info("%s", self.data_wait.line())
+        self.broken.merge(module.team.of_every_rank(self.broken.reasons))
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -178,8 +185,13 @@ class Watch(pl.Callback):
                 self.encoder.tokenizer.pad_id,
                 self.settings.micro_batch_size,
                 self.settings.packing,
+                # Where weights are shared out all ranks take every pass together, so none may leave one out.
+                broken=None if module.team.shares_samples else self.broken,
             )
-        loss = mean_loss(module.team.gather_losses(losses))
+        losses = module.team.gather_losses(losses)
+        if not sum(count for _, count in losses):
+            return {}
+        loss = mean_loss(losses)
         log.info("step %d: validation loss %.4f, perplexity %.2f", step, loss, math.exp(min(loss, 700)))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse_evaluations = loss, step, 0
@@ -194,15 +206,21 @@ class Watch(pl.Callback):
             self.stopped_early = trainer.should_stop = True
 
     def _sample(self, module: FineTuning, step: int) -> None:
-        examples = self.val.examples[: self.settings.sample_rows]
+        readable = (e for e, row in zip(self.val.examples, self.val.encoded, strict=True) if not self.broken.holds(row))
+        examples = list(islice(readable, self.settings.sample_rows))
         if not examples or not (self.writes or module.team.shares_samples):
             return
         prompts = [self.encoder.prompt(example.prompt) for example in examples]
         sampling = Sampling(self.settings.sample_tokens, self.settings.temperature, self.settings.top_k, seed=step)
-        with module.trainer.precision_plugin.forward_context(), module.team.answering(module.network):
-            answers = generate(
-                module.network.model, self.encoder.tokenizer, prompts, sampling, in_step=module.team.shares_samples
-            )
+        in_step = module.team.shares_samples
+        try:
+            with module.trainer.precision_plugin.forward_context(), module.team.answering(module.network):
+                answers = generate(module.network.model, self.encoder.tokenizer, prompts, sampling, in_step=in_step)
+        except BrokenMedia as error:
+            if in_step:  # the other ranks wait for this one
+                raise
+            self.broken.add(error)
+            return
         if not self.writes:
             return
         rows = [(step, e.id, e.prompt_text, answer.text) for e, answer in zip(examples, answers, strict=True)]

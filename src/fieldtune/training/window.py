@@ -20,7 +20,7 @@ def backward_window(
     The trunk's pass comes first; its backward, with the gradients that the micro-batches sent to it, comes last.
     """
     team = team or Team()
-    share = team.gradient_factor / window["supervised"]
+    share = team.gradient_factor / max(1, window["supervised"])  # 0: no row of this step can be read any more
     total = torch.zeros((), dtype=torch.float64)
     trunk, of_trunk = None, None
     if window["trunk"] is not None:

@@ -108,7 +108,10 @@ class MobileVideoGPT(nn.Module):
         return self._projected(look.images[None], look.video[None])[0]
 
     def _projected(self, images: Tensor, video: Tensor) -> Tensor:
-        """`project` of several films at once: [films, embeddings, hidden]."""
+        """`project` of several films at once: [films, embeddings, hidden]. What the towers saw may be in another number
+        format than the projectors."""
+        dtype = next(self.image_projector.parameters()).dtype
+        images, video = images.to(dtype), video.to(dtype)
         parts = (self.image_projector(images.flatten(0, 1)), self.video_projector(video.flatten(0, 1)))
         return torch.cat([part.unflatten(0, (len(images), -1)).flatten(1, 2) for part in parts], 1)
 
