@@ -20,7 +20,7 @@ from fieldtune.errors import UserError
 from fieldtune.evaluation.ablation import NOTES, Change, ablated
 from fieldtune.evaluation.compare import breakdowns, compare, compare_answers, score_rows
 from fieldtune.evaluation.labels import LabelTest, label_line, label_test
-from fieldtune.evaluation.likeness import missing, with_likeness
+from fieldtune.evaluation.likeness import baseline_values, missing, with_likeness
 from fieldtune.evaluation.metrics import Resampling, run_hashes
 from fieldtune.evaluation.predict import Predictions, answers, measure, questions
 from fieldtune.evaluation.report import write_report
@@ -66,7 +66,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         first.scored = {name: test.with_labels(name, scores) for name, scores in first.scored.items()}
     manifest = run.manifest()
     groups = [example.group for example in rows.examples]
-    usual = [rule.score(example) for example in rows.examples] if rule else []
+    usual = baseline_values(task, rule, rows.examples)
     how = Resampling(config.evaluation.bootstrap, config.seed, groups)
     summary = {
         "title": config.name,

@@ -129,7 +129,7 @@ def test_the_mobilegpt_choice_reads_its_own_rows(tmp_path: Path) -> None:
         (["data=qved", "data.labels=gone.json"], "data.labels=gone.json does not exist"),
         (["data=qved", "data.labels={here}", "data.videos=gone"], "data.videos=gone does not exist"),
         (["data=qved_films", "data.labels={here}"], "films are read or rendered; give one"),
-        (["data=qved_films", "data.films=null"], "data.count=200 needs data.films=FOLDER"),
+        (["data=qved_films", "data.films=null"], "data.count=1360 needs data.films=FOLDER"),
         (["data=qved_films", "data.user_prompt=' '"], "data.user_prompt is empty"),
         (["data=qved_films", "data.videos_per_class=0"], "data.videos_per_class=0 is out of range"),
         (["data=qved_films", "data.count=1"], "data.count=1 is out of range"),

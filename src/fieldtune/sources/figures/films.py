@@ -22,11 +22,11 @@ from PIL import Image
 from fieldtune.errors import UserError
 from fieldtune.sources.figures.body import Body, joints
 from fieldtune.sources.figures.draw import Camera, Look, Room, draw, noisy, random_look, random_room, room_picture
-from fieldtune.sources.figures.exercises import EXERCISES, MOVES, Move, Style
+from fieldtune.sources.figures.exercises import EXERCISES, MOVES, Move, Style, label_backward
 from fieldtune.sources.film_writer import write_film
 
 LABELS = "fine_grained_labels.json"
-EDITION = 1  # of the drawing: a change of the pixels asks for another folder
+EDITION = 2  # of pixels and labels: a change asks for another folder
 SIZE = 96  # pixels, wide and high
 FRAMES = 16
 FRAMES_PER_SECOND = 8
@@ -71,6 +71,7 @@ class Film:
             "labels": [self.move.label],
             "labels_descriptive": [self.move.description],
             "worker_id": self.performer.name,
+            **({"label_backward": backward} if (backward := label_backward(self.move)) else {}),
         }
 
 
