@@ -64,7 +64,7 @@ def test_a_report_says_what_always_one_answer_would_get(work: tuple[Path, Run]) 
     for name in ("exercise", "fault", "both", "rouge_l", "meteor"):
         assert summary["metrics"][name]["baseline"]["n"] == len(lines)
     assert summary["metrics"]["order"]["tuned"]["n"] == ordered > 0
-    assert {table["name"] for table in summary["breakdowns"]} == {"exercise", "fault"}
+    assert {table["name"] for table in summary["breakdowns"]} == {"exercise", "label"}
 
 
 @pytest.mark.slow

@@ -86,10 +86,12 @@ def test_rendered_films_take_the_same_way(tmp_path: Path) -> None:
     words = ["data=qved_films", "data.count=34", "data.split=[0.6,0.2,0.2]"]
     dataset, manifest = prepared(tmp_path, *words)
     assert sum(manifest["rows"].values()) == 34 and manifest["quarantined"] == 0
-    assert len(manifest["counts"]["exercise"]) == 7
+    assert len(manifest["counts"]["exercise"]) == 7 and len(manifest["counts"]["label"]) == 17
     rows = [row for split in SPLITS for row in read_examples(dataset / f"{split}.jsonl")]
     assert len({row.group for row in rows}) == 5 and all(Path(row.media[0].path).is_file() for row in rows)
     assert all(TASK.score(row, row.answer).values["both"] == 1 for row in rows)
+    ordered = {row.meta["label"]: row.meta["backward"] for row in rows if "backward" in row.meta}
+    assert len(ordered) == 4 and all(ordered[ordered[label]] == label != ordered[label] for label in ordered)
     again, _ = prepared(tmp_path, *words)
     assert again == dataset  # the same words give the same data set
 
