@@ -89,12 +89,15 @@ class Decoding(Enum):
 
 
 class Ablation(Enum):
-    """What of a row's pictures is kept from the model. none: nothing. text_only: they are left out. blank: each is
-    gray all over, as large as it was."""
+    """What of a row's pictures and films is kept from the model. none: nothing. text_only: they are left out. blank:
+    each is gray all over, as large as it was. Of films alone: first_frame: nothing moves. shuffled: the order of the
+    frames."""
 
     none = "none"
     text_only = "text_only"
     blank = "blank"
+    first_frame = "first_frame"
+    shuffled = "shuffled"
 
 
 class Accelerator(Enum):

@@ -100,8 +100,8 @@ def compare_answers(
     rows = []
     for metric in (*task.metrics, *TEXT_METRICS, *LABEL_METRICS):
         values = {name: [score.values.get(metric.name) for score in scores] for name, scores in scored.items()}
-        if metric in LABEL_METRICS and all(value is None for column in values.values() for value in column):
-            continue  # no row asks for a label
+        if metric.rare and all(value is None for column in values.values() for value in column):
+            continue
         means = {name: mean_interval(column, how) for name, column in values.items()}
         paired = None
         if "base" in values:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fieldtune.evaluation.predict import Predictions
 from fieldtune.records import Example
-from fieldtune.tasks.base import METEOR, ROUGE_L, SIMILARITY, Score, Task
+from fieldtune.tasks.base import METEOR, ROUGE_L, SIMILARITY, Baseline, Score, Task
 
 BEAM = 40  # alignments that METEOR follows at a time
 NEEDED = {
@@ -114,18 +114,31 @@ def with_likeness(
     task: Task, examples: Sequence[Example], predicted: Predictions, scores: Sequence[Score]
 ) -> list[Score]:
     """The scores with the figures of likeness that stand in the task's metrics, where their packages are installed."""
-    named = {metric.name for metric in task.metrics}
-    usable = [name for name, (package, _) in NEEDED.items() if name in named and importlib.util.find_spec(package)]
-    if not usable:
-        return list(scores)
     numbers = [number for number in range(len(examples)) if predicted.text(number) is not None]
-    pairs = [(examples[number].answer, predicted.text(number) or "") for number in numbers]
-    columns = {name: _COLUMNS[name](pairs) for name in usable}
+    figures = _figures(task, [(examples[number].answer, predicted.text(number) or "") for number in numbers])
     found = list(scores)
-    for index, number in enumerate(numbers):
-        more = {name: column[index] for name, column in columns.items()}
+    for number, more in zip(numbers, figures, strict=True):
         found[number] = replace(found[number], values={**found[number].values, **more})
     return found
+
+
+def baseline_values(task: Task, rule: Baseline | None, examples: Sequence[Example]) -> list[Mapping[str, float | None]]:
+    """What a rule gets for each example, its likeness too if it has words; nothing without a rule."""
+    if rule is None:
+        return []
+    values = [dict(rule.score(example)) for example in examples]
+    if rule.answer is not None:
+        for own, more in zip(values, _figures(task, [(one.answer, rule.answer) for one in examples]), strict=True):
+            own.update(more)
+    return list(values)
+
+
+def _figures(task: Task, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+    """The figures of likeness of each pair of reference and answer, by name."""
+    named = {metric.name for metric in task.metrics}
+    usable = [name for name, (package, _) in NEEDED.items() if name in named and importlib.util.find_spec(package)]
+    columns = {name: _COLUMNS[name](pairs) for name in usable}
+    return [{name: column[place] for name, column in columns.items()} for place in range(len(pairs))]
 
 
 def _similarities(pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from fieldtune.errors import UserError
 from fieldtune.evaluation.ablation import NOTES, Change, ablated
 from fieldtune.evaluation.compare import breakdowns, compare, compare_answers, score_rows
 from fieldtune.evaluation.labels import LabelTest, label_line, label_test
-from fieldtune.evaluation.likeness import missing, with_likeness
+from fieldtune.evaluation.likeness import baseline_values, missing, with_likeness
 from fieldtune.evaluation.metrics import Resampling, run_hashes
 from fieldtune.evaluation.predict import Predictions, answers, measure, questions
 from fieldtune.evaluation.report import write_report
@@ -36,6 +37,7 @@ from fieldtune.tracking import Tracker
 log = logging.getLogger("fieldtune")
 
 PREDICTIONS, METRICS, REPORT = "predictions.jsonl", "metrics.json", "report.html"
+ABLATED = "ablated"  # pictures and films as an ablation shows them, while they are needed
 SHOWN = 3  # answers printed at the end
 TRAINING_ROWS_COMPARED = 20_000  # of the training split, for the overlap with training texts
 
@@ -50,7 +52,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     tracker.uses(f"{config.name}-model", "model", {"run": str(run.folder)})
     tracker.uses(f"{config.data.task}-data", "dataset", {"fingerprint": dataset.fingerprint})
     models = RunModel(run, config)
-    change = ablated(config.evaluation.ablation, run_dir)
+    change = ablated(config.evaluation.ablation, run_dir / ABLATED, config.seed)
     rows = readable(config, models, _loaded(config, dataset, models, change))
     task = tasks.get(config.data.task)
     schemas = _schemas(task, rows, config)
@@ -67,7 +69,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
         first.scored = {name: test.with_labels(name, scores) for name, scores in first.scored.items()}
     manifest = run.manifest()
     groups = [example.group for example in rows.examples]
-    usual = [rule.score(example) for example in rows.examples] if rule else []
+    usual = baseline_values(task, rule, rows.examples)
     how = Resampling(config.evaluation.bootstrap, config.seed, groups)
     summary = {
         "title": config.name,
@@ -94,6 +96,7 @@ def evaluate(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, An
     write_jsonl(run_dir / PREDICTIONS, _lines(rows, first, others, test.lines() if test else {}))
     write_json(run_dir / METRICS, summary)
     report = write_report(run_dir)
+    shutil.rmtree(run_dir / ABLATED, ignore_errors=True)
     _tell(rows, first.predictions, summary, report)
     _track(tracker, config, rows, first.predictions, run_dir)
     return {
@@ -112,7 +115,7 @@ def _loaded(config: Config, dataset: Dataset, models: RunModel, change: Change) 
     some = islice(read_examples(split), settings.rows)
     if settings.ablation is not Ablation.none and not any(example.media for example in some):
         raise UserError(
-            f"evaluation.ablation={settings.ablation.name}: no {settings.split} row has a picture; "
+            f"evaluation.ablation={settings.ablation.name}: no {settings.split} row has a picture or film; "
             "give evaluation.ablation=none"
         )
     rows = load_split(

@@ -19,6 +19,7 @@ class Metric:
     unit: str  # share (0 to 1) | ratio
     better: str  # higher | lower | neither
     about: str  # one sentence: what it measures
+    rare: bool = False  # left out of the report where no row has a value
 
 
 # How like its reference an answer is. A task that names one of them in its metrics gets it from the evaluation.
@@ -46,12 +47,14 @@ class Score:
 class Baseline:
     """A rule of thumb that a trained model should beat.
 
-    about: what it always says. score: its values for an example, by metric name; none where it says nothing.
+    about: what it always says. score: its values for an example, by metric name; none where it says nothing. answer:
+    the words of a rule that always gives the same ones, for the figures of likeness.
     """
 
     title: str
     about: str
     score: Callable[[Example], Mapping[str, float | None]]
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import pytest
 from fieldtune.errors import UserError
 from fieldtune.sources.figures.body import Body, joints
 from fieldtune.sources.figures.exercises import EXERCISES, MOVES, STAND, Style
-from fieldtune.sources.figures.films import FILMS_EACH, LABELS, Film, draw_film, make_films, plan, write_film
+from fieldtune.sources.figures.films import FILMS_EACH, FRAMES_PER_SECOND, LABELS, Film, draw_film, make_films, plan
+from fieldtune.sources.film_writer import write_film
 
 from . import learn
 
@@ -113,8 +114,8 @@ def test_films_and_labels_are_written(tmp_path: Path) -> None:
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("av")
     frames = draw_film(plan(1, seed=1)[0])
-    write_film(tmp_path / "a.mp4", frames)
-    write_film(tmp_path / "b.mp4", frames)
+    write_film(tmp_path / "a.mp4", frames, FRAMES_PER_SECOND)
+    write_film(tmp_path / "b.mp4", frames, FRAMES_PER_SECOND)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 

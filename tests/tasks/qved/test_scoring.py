@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fieldtune.records import Example, Message
-from fieldtune.sources.figures.exercises import MOVES, Move
+from fieldtune.sources.figures.exercises import MOVES, Move, label_backward
 from fieldtune.tasks.qved.scoring import METRICS, faults_in, majority, score_answer
 
 
@@ -64,7 +64,7 @@ def test_what_the_reference_does_not_say_is_not_asked() -> None:
     assert score.values == {"exercise": None, "fault": None, "both": None}
     foreign = Example("x", example_of(CAVED).messages, "web", "x", {})
     assert set(score_answer(foreign, "squat").values.values()) == {None}
-    assert [metric.name for metric in METRICS] == ["exercise", "fault", "both"]
+    assert [metric.name for metric in METRICS] == ["exercise", "fault", "both", "order"]
 
 
 def test_a_description_wins_over_words_in_it() -> None:
@@ -72,10 +72,21 @@ def test_a_description_wins_over_words_in_it() -> None:
     assert faults_in("The left arm is lower than the right.", faults) == {"right"}
 
 
+def test_faults_that_only_the_order_tells() -> None:
+    drops, rises = (next(move for move in MOVES if move.variation == f"{way} too fast") for way in ("drops", "rises"))
+    assert label_backward(drops) == rises.label and label_backward(rises) == drops.label
+    assert [label_backward(move) for move in MOVES if not move.ordered] == [None] * 13
+    example = example_of(drops)
+    example.meta["backward"] = rises.label
+    assert score_answer(example, drops.description).values["order"] == 1
+    assert score_answer(example, rises.description).values["order"] == 0
+    assert "order" not in score_answer(example_of(CAVED), CAVED.description).values
+
+
 def test_the_majority_says_one_thing() -> None:
     rows = [example_of(CAVED), example_of(MOVES[0]), example_of(CAVED)]
     baseline = majority(rows)
     assert baseline is not None and "knees cave in" in baseline.about
     assert baseline.score(rows[0])["both"] == 1 and baseline.score(rows[1])["exercise"] == 1
-    assert baseline.score(rows[1])["fault"] == 0
+    assert baseline.score(rows[1])["fault"] == 0 and baseline.answer == rows[0].answer
     assert majority([]) is None

@@ -86,10 +86,12 @@ def test_rendered_films_take_the_same_way(tmp_path: Path) -> None:
     words = ["data=qved_films", "data.count=34", "data.split=[0.6,0.2,0.2]"]
     dataset, manifest = prepared(tmp_path, *words)
     assert sum(manifest["rows"].values()) == 34 and manifest["quarantined"] == 0
-    assert len(manifest["counts"]["exercise"]) == 7
+    assert len(manifest["counts"]["exercise"]) == 7 and len(manifest["counts"]["label"]) == 17
     rows = [row for split in SPLITS for row in read_examples(dataset / f"{split}.jsonl")]
     assert len({row.group for row in rows}) == 5 and all(Path(row.media[0].path).is_file() for row in rows)
     assert all(TASK.score(row, row.answer).values["both"] == 1 for row in rows)
+    ordered = {row.meta["label"]: row.meta["backward"] for row in rows if "backward" in row.meta}
+    assert len(ordered) == 4 and all(ordered[ordered[label]] == label != ordered[label] for label in ordered)
     again, _ = prepared(tmp_path, *words)
     assert again == dataset  # the same words give the same data set
 
@@ -129,7 +131,7 @@ def test_the_mobilegpt_choice_reads_its_own_rows(tmp_path: Path) -> None:
         (["data=qved", "data.labels=gone.json"], "data.labels=gone.json does not exist"),
         (["data=qved", "data.labels={here}", "data.videos=gone"], "data.videos=gone does not exist"),
         (["data=qved_films", "data.labels={here}"], "films are read or rendered; give one"),
-        (["data=qved_films", "data.films=null"], "data.count=200 needs data.films=FOLDER"),
+        (["data=qved_films", "data.films=null"], "data.count=1360 needs data.films=FOLDER"),
         (["data=qved_films", "data.user_prompt=' '"], "data.user_prompt is empty"),
         (["data=qved_films", "data.videos_per_class=0"], "data.videos_per_class=0 is out of range"),
         (["data=qved_films", "data.count=1"], "data.count=1 is out of range"),

@@ -179,3 +179,11 @@ MOVES = (
     Move("cat-cow", "back stays flat", "round it like a cat, then let it hang", _floor(_FOURS, _FOURS)),
 )
 EXERCISES = tuple(dict.fromkeys(move.exercise for move in MOVES))
+
+
+def label_backward(move: Move) -> str | None:
+    """The label of a move's frames in the reverse order, where that is another move."""
+    return next(
+        (one.label for one in MOVES if one.ordered and (one.motion, one.reverse) == (move.motion, not move.reverse)),
+        None,
+    )

@@ -22,15 +22,15 @@ from PIL import Image
 from fieldtune.errors import UserError
 from fieldtune.sources.figures.body import Body, joints
 from fieldtune.sources.figures.draw import Camera, Look, Room, draw, noisy, random_look, random_room, room_picture
-from fieldtune.sources.figures.exercises import EXERCISES, MOVES, Move, Style
+from fieldtune.sources.figures.exercises import EXERCISES, MOVES, Move, Style, label_backward
+from fieldtune.sources.film_writer import write_film
 
 LABELS = "fine_grained_labels.json"
-EDITION = 1  # of the drawing: a change of the pixels asks for another folder
+EDITION = 2  # of pixels and labels: a change asks for another folder
 SIZE = 96  # pixels, wide and high
 FRAMES = 16
 FRAMES_PER_SECOND = 8
 FILMS_EACH = 8  # films of one performer
-QUALITY = "21"  # x264's constant rate factor
 
 Frames = NDArray[np.uint8]  # [FRAMES, SIZE, SIZE, 3]
 
@@ -71,6 +71,7 @@ class Film:
             "labels": [self.move.label],
             "labels_descriptive": [self.move.description],
             "worker_id": self.performer.name,
+            **({"label_backward": backward} if (backward := label_backward(self.move)) else {}),
         }
 
 
@@ -137,23 +138,6 @@ def draw_film(film: Film) -> Frames:
     return np.stack(frames)
 
 
-def write_film(path: Path, frames: Frames, frames_per_second: int = FRAMES_PER_SECOND) -> None:
-    """H.264 in MP4; frames: uint8 [number, height, width, 3], RGB, height and width even."""
-    try:
-        import av
-    except ImportError:
-        raise UserError("films are written by the package av; pip install 'fieldtune[video]'") from None
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        # One thread and no time in the file: the same frames give the same bytes.
-        coded = {"crf": QUALITY, "preset": "fast", "threads": "1"}
-        stream = container.add_stream("libx264", rate=frames_per_second, options=coded)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def make_films(
     folder: Path, count: int, seed: int, exercises: Sequence[str] = (), made: Callable[[int], None] = lambda count: None
 ) -> Path:
@@ -171,7 +155,7 @@ def make_films(
     building.mkdir(parents=True)
     try:
         for film in films:
-            write_film(building / film.name, draw_film(film))
+            write_film(building / film.name, draw_film(film), FRAMES_PER_SECOND)
             made(film.number + 1)
         text = json.dumps([film.label() for film in films], indent=1) + "\n"
         (building / LABELS).write_text(text, encoding="utf-8")

@@ -27,13 +27,15 @@ DESCRIPTIVE = ("labels_descriptive", "label_descriptive", "descriptive_labels")
 FEEDBACKS = ("feedbacks", "feedback")
 EXERCISE = ("exercise", "exercise_name", "class")
 WORKER = ("worker_id", "worker", "person_id", "subject_id")
+BACKWARD = ("label_backward",)  # of drawn films
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A film and what is said of it. variation: what the first label says of the exercise; empty if it says nothing.
 
-    said: variation to description, of each label that has its own. number: place in the file, from 1.
+    said: variation to description, of each label that has its own. number: place in the file, from 1. backward: the
+    label of the film if it were shown backward, where that is another one.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Entry:
     answer: str
     said: Mapping[str, str]
     worker: str
+    backward: str
 
 
 def read_entries(path: Path, known: Mapping[str, str], folders: frozenset[str]) -> Iterator[Entry | Rejected]:
@@ -171,7 +174,8 @@ def _entry(number: int, raw: Any, known: Mapping[str, str], folders: frozenset[s
     if key(variation) == key(exercise):
         variation = ""
     said = {name: text for name, text in said.items() if name and key(name) != key(exercise)}
-    return Entry(number, path.strip(), exercise, variation, answer, said, _worker(raw))
+    backward = "".join(_texts(raw, BACKWARD)[:1])
+    return Entry(number, path.strip(), exercise, variation, answer, said, _worker(raw), backward)
 
 
 def _variation(label: str) -> str:

@@ -134,9 +134,11 @@ def _example(item: _Filmed, data: Data, names: Mapping[str, str], said: Mapping[
     meta = {
         "exercise": exercise,
         "fault": entry.variation,
+        "label": f"{exercise} - {entry.variation}" if entry.variation else exercise,
         # What else there is to name: scoring gives nothing to an answer that names several.
         "exercises": sorted(names.values()),
         "faults": {fault: list(texts) for fault, texts in said.items()} | own,
+        **({"backward": entry.backward} if entry.backward else {}),
     }
     messages = (*prompt_of(film, exercise, data), Message("assistant", (entry.answer,)))
     group = f"{SOURCE}-worker-{item.worker}" if item.worker else name

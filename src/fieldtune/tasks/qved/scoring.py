@@ -18,6 +18,14 @@ METRICS = (
     Metric("exercise", "Exercise", "share", "higher", "The answer names the exercise that is shown, and no other."),
     Metric("fault", "Fault", "share", "higher", "It says what the label says of the form, and no other fault with it."),
     Metric("both", "Exercise and fault", "share", "higher", "Both of the above in one answer."),
+    Metric(
+        "order",
+        "Fault that only the order tells",
+        "share",
+        "higher",
+        "Of films that shown backward have another label: the fault. Without the order half of them is what luck gives.",
+        rare=True,
+    ),
 )
 NEAR = 0.6  # F1 of words from which an answer is taken for a description that it does not give word by word
 
@@ -35,6 +43,8 @@ def score_answer(example: Example, answer: str) -> Score:
     values = {name: None if problem is None else float(not problem) for name, problem in problems.items()}
     known = [value for value in values.values() if value is not None]
     values["both"] = min(known) if len(known) == len(problems) else None
+    if meta.get("backward"):
+        values["order"] = values["fault"]
     return Score(values, tuple(problem for problem in problems.values() if problem))
 
 
@@ -83,4 +93,5 @@ def majority(training: Iterable[Example]) -> Baseline | None:
         "Most common answer",
         f"Always what most training rows say: {usual.splitlines()[0]}",
         lambda example: score_answer(example, usual).values,
+        usual,
     )

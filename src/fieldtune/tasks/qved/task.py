@@ -23,7 +23,7 @@ class QvedTask:
     """See the module."""
 
     name = SOURCE
-    breakdowns: Sequence[str] = ("exercise", "fault")
+    breakdowns: Sequence[str] = ("exercise", "label")
     metrics: Sequence[Metric] = (*METRICS, *LIKENESS)
 
     def examples(self, data: Data, seed: int) -> Iterator[Example | Rejected]:
