@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "model.heads": (1, None),
     "model.width": (2, None),
     "model.dropout": (0, 0.9),
+    "model.frames": (1, 768),
     "adapter.rank": (1, 4096),
     "adapter.alpha": (1e-6, None),
     "adapter.dropout": (0, 0.9),

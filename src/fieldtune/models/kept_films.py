@@ -23,7 +23,8 @@ from fieldtune.data.load import Rows
 from fieldtune.data.media import MediaReader, Shown
 from fieldtune.data.media_cache import Key, MediaCache
 from fieldtune.errors import UserError
-from fieldtune.models.films import FilmReader, Tensors
+from fieldtune.models.film_frames import Tensors
+from fieldtune.models.films import FilmReader
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
 from fieldtune.ranks import Rank

@@ -42,7 +42,7 @@ def start_model(config: Config) -> tuple[Any, Encoder]:
             f"the weights of {config.model.weights} know {known:,} tokens, but the tokenizer's end token is number "
             f"{tokenizer.end_id:,}; give weights that were made with this tokenizer"
         )
-    reader = load_reader(source.folder, tokenizer)
+    reader = load_reader(source.folder, tokenizer, config.model.frames)
     return adapt(model, config.adapter), Encoder(tokenizer, config.model.template, reader)
 
 
@@ -66,7 +66,9 @@ class RunModel:
         seen = folder if folder == self._tuned_folder else None
         if config.model.family is Family.vision_language and seen is None:
             seen = resolve(config.model, config, with_weights=False).folder
-        self.encoder = Encoder(self.tokenizer, config.model.template, load_reader(seen, self.tokenizer))
+        self.encoder = Encoder(
+            self.tokenizer, config.model.template, load_reader(seen, self.tokenizer, config.model.frames)
+        )
 
     @contextmanager
     def system(self, name: str) -> Iterator[Any]:

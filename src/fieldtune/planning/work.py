@@ -51,7 +51,7 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
         rows, val, pad = full_rows(size, length, vocabulary), [], 0
     else:
         tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
-        reader = load_reader(source.folder, tokenizer)
+        reader = load_reader(source.folder, tokenizer, config.model.frames)
         encoder, prompt = Encoder(tokenizer, config.model.template, reader), config.data.train_on_prompt
         rows, val = (
             encode_examples(read_examples(dataset.split(split)), encoder, length, train_on_prompt=prompt).encoded
