@@ -32,7 +32,6 @@ from fieldtune.sources.video import Film, decode, probe
 from tests.models.pictures import pictures, seeing, seeing_encoder, turns
 from tests.models.seen_films import FRAMES, TAKING_FILMS, films, rows_with_films
 
-
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 if HAS_TORCHVISION and not hasattr(torch.ops.torchvision, "nms"):
     # A build for GPUs beside a torch for CPUs wants operators that it has not brought.

@@ -38,9 +38,9 @@ class FilmDecoder:
     def probe(self, path: Path) -> Film:
         return self._started().probe(path)
 
-    def frames(self, path: Path, choose: Sampler) -> Pixels:
-        """The frames that a sampler chooses, uint8 [n, height, width, 3] in RGB."""
-        return self._started().frames(path, choose)[2]
+    def frames(self, path: Path, choose: Sampler) -> tuple[Film, list[int], Pixels]:
+        """See `Decoder.frames`."""
+        return self._started().frames(path, choose)
 
     def _started(self) -> Decoder:
         if self._decoder is None:
@@ -80,13 +80,12 @@ class Films(ABC):
     def pixels(self, frames: Pixels) -> Tensors:
         """What the model takes of one film."""
 
-    def sampling(self) -> dict[str, Any]:
-        """What decides which frames are shown, for a cache."""
-        return {"frames": self.most}
+    def facts(self) -> dict[str, Any]:
+        """Everything that the pixels depend on, as JSON has it."""
+        return {name: _plain(value) for name, value in self.numbers.items()}
 
     def save(self, folder: Path) -> None:
-        text = json.dumps({name: _plain(value) for name, value in self.numbers.items()}, indent=2)
-        (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+        (folder / SETTINGS).write_text(json.dumps(self.facts(), indent=2) + "\n", encoding="utf-8")
 
     def _resized(self, frames: Tensor, size: Size) -> Tensor:
         """Frames [n, 3, height, width], uint8, in another size, as torchvision's `resize` for tensors makes them."""

@@ -96,7 +96,7 @@ class FilmReader:
 
     def frames(self, shown: Shown) -> Pixels:
         """The frames that are sampled [n, height, width, 3], decoded in a process of its own."""
-        return self._decoder.frames(shown.path, self._sampled)
+        return self._decoder.frames(shown.path, self._sampled)[2]
 
     def _sampled(self, film: Film) -> list[int]:
         return sample_16(film, self.shape.frames)

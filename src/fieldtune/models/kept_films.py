@@ -1,4 +1,4 @@
-"""What is kept of films while a model is trained: made once, read in every epoch and by every process.
+"""What is kept of Mobile-VideoGPT's films while it is trained: made once, read in every epoch and by every process.
 
 Of frozen towers what they see (`Look`), else the frames in the sizes that the towers take.
 """
@@ -6,10 +6,8 @@ Of frozen towers what they see (`Look`), else the frames in the sizes that the t
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,88 +15,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldtune.config import Accelerator, Config, Precision
+from fieldtune.config import Config, Precision
 from fieldtune.data.cache_entry import Array, storable
-from fieldtune.data.load import Rows
 from fieldtune.data.media import MediaReader, Shown
 from fieldtune.data.media_cache import Key, MediaCache
-from fieldtune.errors import UserError
 from fieldtune.models.film_frames import Tensors
 from fieldtune.models.films import FilmReader
+from fieldtune.models.kept_media import FOLDER, KeptMedia
+from fieldtune.models.kept_pixels import KeptPixels
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
-from fieldtune.ranks import Rank
-from fieldtune.sources.pictures import MediaError
-
-log = logging.getLogger("fieldtune")
-
-FOLDER = "media"  # in cache_dir
+from fieldtune.models.vision_reader import Reader
 
 
-def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFilms | None:
-    """What keeps the films of a model, which its reader then reads from; None for other models, or if nothing is to be
-    kept (`trainer.media_cache_gb=0`)."""
-    if not isinstance(reader, FilmReader) or config.trainer.media_cache_gb == 0:
+def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptMedia | None:
+    """What keeps the films and pictures of a model, which its reader then reads from; None for a model that does not
+    see, or if nothing is to be kept (`trainer.media_cache_gb=0`)."""
+    if not isinstance(reader, FilmReader | Reader) or config.trainer.media_cache_gb == 0:
         return None
-    folder = Path(config.cache_dir).expanduser() / FOLDER
-    cache = MediaCache(folder, int(config.trainer.media_cache_gb * 1e9))
-    kept = KeptFilms(cache, reader, unwrapped(model), config.hardware.precision)
+    cache = MediaCache(Path(config.cache_dir).expanduser() / FOLDER, int(config.trainer.media_cache_gb * 1e9))
+    kept: KeptMedia = (
+        KeptPixels(cache, reader)
+        if isinstance(reader, Reader)
+        else KeptFilms(cache, reader, unwrapped(model), config.hardware.precision)
+    )
     reader.kept = kept.tensors
     return kept
 
 
-class KeptFilms:
+class KeptFilms(KeptMedia):
     """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16."""
 
     def __init__(self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision) -> None:
-        self._cache, self._reader, self._model = cache, reader, model
+        super().__init__(cache)
+        self._reader, self._model = reader, model
         self._frozen = not any(one.requires_grad for tower in model.towers for one in tower.parameters())
+        self.kept = "looks" if self._frozen else "frames"
         self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
         self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers()}
         if self._frozen:
             self._processor |= {"weights": _identity(model.towers), "dtype": str(self._dtype)}
 
     def tensors(self, shown: Shown) -> Tensors:
-        """What the model takes of a film; `MediaError` if it cannot be read."""
-        entry = self._cache.get(self._key(shown), lambda: self._made(shown))
+        entry = self._entry(shown)
         if self._frozen:
             return {name: entry.tensor(name) for name in ("images", "video")}
         context, frames = normalized(entry.arrays["context"], entry.arrays["frames"], self._reader.shape)
         return {"context": context, "frames": frames}
 
-    def filled(self, parts: Sequence[Rows], rank: Rank, accelerator: Accelerator) -> list[Rows]:
-        """Make what is not kept yet of the films of rows, after saying what it takes. Rows of a film that cannot be
-        read are left out, and named; `UserError` if none is left of a part."""
-        films = {shown.first: shown for part in parts for row in part.encoded for shown in row.media}
-        present = sum(self._cache.has(self._key(shown)) for shown in films.values())
-        if rank.writes:
-            self._cache.announce(len(films), *self._size(), present)
-        # Each process begins elsewhere: what one makes, the others read.
-        ahead = list(films.values())
-        ahead = ahead[rank.number :: rank.world_size] + ahead
-        broken: dict[int, str] = {}
-        with self._towers_on(torch.device("cuda", rank.local) if accelerator is Accelerator.gpu else None):
-            for shown in ahead:
-                try:
-                    if shown.first not in broken:
-                        self.tensors(shown)
-                except MediaError as error:
-                    broken[shown.first] = f"its film {error.path} {error.reason}"
-        return [_without(part, broken) for part in parts] if broken else list(parts)
-
-    def facts(self) -> dict[str, Any]:
-        """For a manifest: what this process did, and the bytes of all entries."""
-        return {
-            **asdict(self._cache.counts),
-            "bytes": self._cache.used(),
-            "kept": "looks" if self._frozen else "frames",
-        }
-
     def _key(self, shown: Shown) -> Key:
         return Key(shown.content, {"sample_16": self._reader.shape.frames}, self._processor)
 
-    def _size(self) -> tuple[tuple[int, ...], str]:
-        """Numbers of an entry, as one array, and their format."""
+    def _size(self, media: Sequence[Shown]) -> tuple[tuple[int, ...], str]:
         shape = self._reader.shape
         if not self._frozen:
             return (2, shape.frames, shape.image_size, shape.image_size, 3), "uint8"
@@ -127,23 +95,6 @@ class KeptFilms:
         finally:
             for tower in self._model.towers:
                 tower.to("cpu")
-
-
-def _without(rows: Rows, broken: Mapping[int, str]) -> Rows:
-    """The rows without those of broken films, which are named by the number of their first place."""
-    left = Rows([], [], list(rows.left_out))
-    for example, row in zip(rows.examples, rows.encoded, strict=True):
-        reasons = [broken[shown.first] for shown in row.media if shown.first in broken]
-        if reasons:
-            log.warning("row %s is left out: %s", example.id, reasons[0])
-            left.left_out.append((example.id, reasons[0]))
-        else:
-            left.examples.append(example)
-            left.encoded.append(row)
-    if rows.encoded and not left.encoded:
-        identity, reason = left.left_out[-1]
-        raise UserError(f"no row can be used: {identity}: {reason}")
-    return left
 
 
 def _identity(towers: Sequence[Any]) -> str:

@@ -67,6 +67,14 @@ class LlavaReader(Reader):
     def places(self, size: Size, together: int) -> int:
         return self._patches() ** 2 + self._extra()
 
+    def values(self, shown: Shown) -> int:
+        tiles = len(shown.frames) or self._tile_count(shown.size)
+        return int(tiles * 3 * self.settings.vision_config.image_size**2)
+
+    def _tile_count(self, size: Size) -> int:
+        """Squares that the tower is shown of a picture."""
+        return 1
+
     def _patches(self) -> int:
         """Patches along a side of what the tower is shown."""
         tower = self.settings.vision_config
@@ -98,6 +106,12 @@ class LlavaNextReader(LlavaReader):
         if ratio > 1.1:
             rows, columns = int(rows // ratio), int(columns // ratio)
         return int(rows * columns + rows + patches**2 + self._extra())
+
+    def _tile_count(self, size: Size) -> int:
+        from transformers.image_processing_utils import select_best_resolution
+
+        high, wide = select_best_resolution(size, self.settings.image_grid_pinpoints)
+        return int(1 + high * wide // self.settings.vision_config.image_size**2)
 
 
 class LlavaOnevisionReader(LlavaNextReader):
@@ -154,6 +168,11 @@ class Idefics3Reader(Reader):
             height = math.ceil(height / side) * side
             width = math.ceil(int(height * ratio) / side) * side
         return (height // side, width // side) if height > side or width > side else (0, 0)
+
+    def values(self, shown: Shown) -> int:
+        rows, columns = (0, 0) if shown.frames else self._tiles(shown.size)
+        tiles = len(shown.frames) or rows * columns + 1
+        return int(tiles * 4 * self.processor.max_image_size["longest_edge"] ** 2)  # three colors and a mask
 
     def text(self, shown: Shown) -> str:
         return self._tiled(*self._tiles(shown.size))
@@ -238,6 +257,10 @@ class Qwen2VLReader(Reader):
             step = rate * torch.tensor(self.films.seconds(shown))  # rounded as transformers does
             within[0] = (torch.arange(times) * step).long().numpy().repeat(rows * columns)
         return within
+
+    def values(self, shown: Shown) -> int:
+        merged = self.processor.merge_size**2 * self.processor.patch_size**2
+        return int(shown.places * merged * 3 * self.processor.temporal_patch_size)
 
     def plain(self, ids: Tensor, shown: Sequence[Shown]) -> Tensors:
         plain = self.with_place_ids(ids, shown)

@@ -83,17 +83,29 @@ class Reader(ABC):
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
+        return joined([self._must_read(one) for one in shown])
+
+    def _must_read(self, shown: Shown) -> Tensors:
         try:
-            return joined([self.kept(one) if self.kept else self.pixels(one) for one in shown])
+            return self.kept(shown) if self.kept else self.pixels(shown)
         except MediaError as error:
-            what = "film" if any(one.kind == "video" and one.path == error.path for one in shown) else "picture"
+            what = "film" if shown.kind == "video" else "picture"
             raise UserError(f"the {what} {error}; mend it, or take its rows out") from None
+
+    def identity(self, kind: MediaKind) -> dict[str, Any]:
+        """What pixels of a kind depend on beside the file and the frames, for a cache."""
+        numbers = self.processor.to_dict() if self.films is None or kind == "image" else self.films.facts()
+        return {"model": self.settings.model_type, "numbers": numbers}
+
+    @abstractmethod
+    def values(self, shown: Shown) -> int:
+        """How many numbers the pixels of a picture or film are."""
 
     def pixels(self, shown: Shown) -> Tensors:
         """What the model takes of one picture or film; `MediaError` if it cannot be read."""
         if shown.film is not None:
             assert self.films is not None
-            return self.films.pixels(self._decoder.frames(shown.path, lambda _: list(shown.frames)))
+            return self.films.pixels(self._decoder.frames(shown.path, lambda _: list(shown.frames))[2])
         from PIL import Image
 
         # A picture of Pillow, for a processor would guess which axis of an array is that of colors.
