@@ -41,6 +41,8 @@ def _seeing(config: Config) -> Iterator[str]:
                 yield f"adapter.{key}={shown} is for models that see; leave it out with model={config.model.name}"
         if start is not None:
             yield f"model.projector={start} is for models that see; leave it out with model={config.model.name}"
+        if config.model.frames is not None:
+            yield f"model.frames={config.model.frames} is for models that see; leave it out with {config.model.name}"
         return
     if start is not None and config.model.weights.startswith("run:"):
         yield f"model.projector={start} with model.weights={config.model.weights}, which has its own; leave it out"

@@ -33,7 +33,7 @@ GPT2_POSITIONS = 1024  # tokens; the learned position table of every released GP
 OPENAI_SIZES = ("124M", "355M", "774M", "1558M")
 TINY = ("gemma", "gemma2", "mistral")  # families of which models.tiny makes a small model
 # The same of models.tiny_vision and models.tiny_film.
-TINY_THAT_SEE = ("llava", "llava_next", "mobile_videogpt", "onevision", "qwen2vl", "smolvlm")
+TINY_THAT_SEE = ("llava", "llava_next", "mobile_videogpt", "onevision", "qwen2vl", "qwen25vl", "smolvlm")
 WEIGHTS = "random | tiny:FAMILY | hub:OWNER/NAME | folder:PATH | openai:124M | package:MODULE | run:FOLDER"
 
 # Smallest and largest allowed value; an open end is None. Lists are checked item by item.
@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "model.heads": (1, None),
     "model.width": (2, None),
     "model.dropout": (0, 0.9),
+    "model.frames": (1, 768),
     "adapter.rank": (1, 4096),
     "adapter.alpha": (1e-6, None),
     "adapter.dropout": (0, 0.9),

@@ -193,6 +193,9 @@ class ModelConfig:
     width: int | None = None  # features of a token
     dropout: float = 0.0  # of embeddings, attention and residual branches (GPT-2)
     projector: str | None = None  # of a model that sees: a projector.safetensors to start from; null: the weights' own
+    # Of a model that sees pictures and films: frames of a film, at most. Null: what its family takes, Qwen-VL 768 at
+    # 2 a second, SmolVLM 64 at 1 a second, LLaVA-OneVision 32 at even distance
+    frames: int | None = None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -216,6 +216,17 @@ def parts_trained(work: Work, words: Words) -> Any:
     return trained, {rate: sum(one.numel() for one in those) for rate, those in rates.items()}
 
 
+def frames_shown(work: Work, words: Words) -> list[int]:
+    """Numbers of the frames that a model is shown of a film of eight seconds."""
+    from fieldtune.models.run_model import start_model
+    from fieldtune.models.vision_reader import Reader
+    from fieldtune.sources.video import Film
+
+    _, encoder = start_model(work.config("train", words))
+    assert isinstance(encoder.reader, Reader) and encoder.reader.films is not None
+    return encoder.reader.films.chosen(Film(64, 8.0, 8.0, 64, 64))
+
+
 def media_kept(work: Work, words: Words) -> Any:
     """What a training on films says of its cache."""
     facts = work.run("train", words).manifest().get("media_cache")
@@ -513,6 +524,7 @@ CASES: dict[str, Case] = {
     "model.width": small_gpt2(model, "model.width=16"),
     "model.dropout": small_gpt2(model, "model.dropout=0.3"),
     "model.projector": Case(refusals, SEEING, "model.projector=gone.safetensors"),
+    "model.frames": Case(frames_shown, (*SEEING, "model=qwen2vl_tiny"), "model.frames=2"),
     "adapter.kind": Case(model_facts, TRAINED, "adapter.kind=lora"),
     "adapter.rank": lora("adapter.rank=3"),
     "adapter.alpha": lora("adapter.alpha=3"),

@@ -57,10 +57,10 @@ def seeing(name: str, cache: Path) -> Any:
     return build(seeing_config(name), Source(ensure_tiny(name, cache)))
 
 
-def seeing_encoder(name: str, cache: Path) -> Encoder:
+def seeing_encoder(name: str, cache: Path, frames: int | None = None) -> Encoder:
     folder = ensure_tiny(name, cache)
     tokenizer = load_tokenizer(TokenizerKind.from_weights, folder)
-    return Encoder(tokenizer, TemplateKind.chat, load_reader(folder, tokenizer))
+    return Encoder(tokenizer, TemplateKind.chat, load_reader(folder, tokenizer, frames))
 
 
 QUESTIONS = ("What is it?", "Which color has the ground of it?", "What is it not?")

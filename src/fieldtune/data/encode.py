@@ -6,6 +6,7 @@ construction, not by luck of the tokenizer. A picture becomes as many ids as it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from fieldtune.config import TemplateKind
 from fieldtune.data.media import CONTENTS, MediaReader, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.tokenizer import Tokenizer
-from fieldtune.records import Message
+from fieldtune.records import MediaKind, Message
 
 ALPACA_HEADER = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -159,24 +160,36 @@ class Encoder:
             return message.text
         if self.reader is None or not self.reader.in_text:
             return _in_parts(message)
-        shown = [self.reader.placeholder for _ in message.media]
+        shown = [self.reader.placeholders[one.kind] for one in message.media]
         return "\n".join([*shown, message.text] if message.text else shown)
 
     def _turn_ids(self, turn: str, shown: list[Shown]) -> list[int]:
         """Ids of a turn's text, in which the next pictures of `shown` stand for its placeholders and are taken away."""
         if self.reader is None:
             return self.tokenizer.encode(turn, special=True)
-        before, *after = turn.split(self.reader.placeholder)
-        mine = [shown.pop(0) for _ in after[: len(shown)]]
-        if len(mine) < len(after):
-            raise EncodeError(f"a text holds {self.reader.placeholder!r}, which stands for a picture")
-        text = before + "".join(self.reader.text(one) + rest for one, rest in zip(mine, after, strict=True))
+        kinds = {text: kind for kind, text in self.reader.placeholders.items()}
+        mine: list[Shown] = []
+        text = ""
+        for part in re.split(f"({'|'.join(map(re.escape, kinds))})", turn):
+            if part in kinds:
+                mine.append(self._taken(shown, part, kinds[part]))
+                part = self.reader.text(mine[-1])
+            text += part
         ids = np.array(self.tokenizer.encode(text, special=True))
         places = np.concatenate([np.zeros(0, dtype=np.int64), *(one.ids for one in mine)])
-        if int((ids == self.reader.place_id).sum()) != len(places):
-            raise RuntimeError(f"{len(places)} places of pictures became {(ids == self.reader.place_id).sum()} tokens")
-        ids[ids == self.reader.place_id] = places
+        there = np.isin(ids, list(self.reader.place_ids.values()))
+        if int(there.sum()) != len(places):
+            raise RuntimeError(f"{len(places)} places of pictures became {there.sum()} tokens")
+        ids[there] = places
         return [int(index) for index in ids]
+
+    @staticmethod
+    def _taken(shown: list[Shown], placeholder: str, kind: MediaKind) -> Shown:
+        """The next one of a kind, taken away."""
+        for number, one in enumerate(shown):
+            if one.kind == kind:
+                return shown.pop(number)
+        raise EncodeError(f"a text holds {placeholder!r}, which stands for a picture or film")
 
     def _opening(self, text: str) -> list[int]:
         """The begin token, where a family's processor puts it and its template does not."""

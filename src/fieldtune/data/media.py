@@ -20,15 +20,17 @@ import torch
 from torch import Tensor
 
 from fieldtune.errors import UserError
-from fieldtune.records import Media
+from fieldtune.records import Media, MediaKind
+from fieldtune.sources.video import Film
 
 Ids = npt.NDArray[np.integer[Any]]
 
 
 class MediaBatch(TypedDict):
-    """The pictures of one forward pass.
+    """The pictures and films of one forward pass.
 
-    inputs: what the model's `get_image_features` takes. where [places]: flat positions in the pass's ids. rows
+    inputs: what the model's `get_image_features` takes, and `get_video_features` where a family has films apart; then
+    the features of films come after those of pictures. where [places]: flat positions in the pass's ids. rows
     [places]: the row of the features [all places of the pictures, width] that stands there.
     """
 
@@ -40,8 +42,8 @@ class MediaBatch(TypedDict):
 class MediaReader(Protocol):
     """How a family of models takes pictures in."""
 
-    placeholder: str  # what its chat template writes for a picture, and stands for one place in the expanded text
-    place_id: int  # the token of that text
+    placeholders: dict[MediaKind, str]  # what its chat template writes for a picture or film; other kinds it takes not
+    place_ids: dict[MediaKind, int]  # the token that stands for one place in the expanded text
     in_text: bool  # its chat template knows texts only: the placeholder is a line of its own before the next text
 
     def shown(self, media: Media, together: int) -> Shown:
@@ -64,8 +66,9 @@ class MediaReader(Protocol):
         """Read a file as `inputs` will; `MediaError` if it cannot be read."""
         ...
 
-    def types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What the plain model wants to be told of ids whose places are `place_id`; `input_ids` if it wants others."""
+    def plain(self, ids: Tensor, shown: Sequence[Shown]) -> dict[str, Tensor]:
+        """What the model itself, of transformers, takes for rows of ids [rows, length] with these pictures and films,
+        in the order in which they stand there."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -75,8 +78,8 @@ class MediaReader(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A picture or film as a model sees it. size: pixels (height, width); of a film those that a frame is brought to.
-    content: SHA-256 of its file. first: the number of its first place."""
+    """A picture or film as a model sees it. size: pixels (height, width). content: SHA-256 of its file. first: the
+    number of its first place. film, frames: of a film whose places depend on them, and the numbers of those shown."""
 
     path: Path
     content: str
@@ -84,6 +87,9 @@ class Shown:
     places: int
     first: int
     reader: MediaReader
+    kind: MediaKind = "image"
+    film: Film | None = None
+    frames: tuple[int, ...] = ()
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -119,15 +125,19 @@ class Contents:
             return self._known[key]
 
     def owners(self, places: Ids) -> tuple[list[Shown], npt.NDArray[np.int64]]:
-        """The distinct pictures that some places belong to, and for each place its row in their features together."""
+        """The distinct pictures and then films that some places belong to, and for each place its row in their features
+        together."""
         numbers = -1 - places.astype(np.int64)
         with self._lock:
             if len(self._firsts) < len(self._all):
                 self._firsts = np.array([one.first for one in self._all])
             firsts = self._firsts
         which, inverse = np.unique(np.searchsorted(firsts, numbers, side="right") - 1, return_inverse=True)
-        shown = [self._all[number] for number in which]
-        starts = np.cumsum([0, *(one.places for one in shown)])[:-1]
+        found = [self._all[number] for number in which]
+        order = sorted(range(len(found)), key=lambda number: found[number].kind == "video")
+        shown = [found[number] for number in order]
+        starts = np.empty(len(found), dtype=np.int64)
+        starts[order] = np.cumsum([0, *(one.places for one in shown)])[:-1]
         return shown, starts[inverse] + numbers - firsts[which][inverse]
 
     def in_order(self, ids: Ids) -> list[tuple[int, Shown]]:
@@ -180,6 +190,4 @@ def plain_inputs(ids: Tensor) -> dict[str, Tensor]:
     shown = [one for _, one in CONTENTS.in_order(ids.flatten().numpy())]
     if not shown:
         return {"input_ids": ids}
-    reader = shown[0].reader
-    plain = ids.masked_fill(ids < 0, reader.place_id)
-    return {"input_ids": plain, **reader.inputs(shown), **reader.types(plain)}
+    return shown[0].reader.plain(ids, shown)

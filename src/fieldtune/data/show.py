@@ -102,7 +102,7 @@ def load_encoder(config: Config) -> Encoder:
         resolve(model, config, with_weights=False).folder if model.tokenizer is TokenizerKind.from_weights else None
     )
     tokenizer = load_tokenizer(model.tokenizer, folder)
-    return Encoder(tokenizer, model.template, load_reader(folder, tokenizer))
+    return Encoder(tokenizer, model.template, load_reader(folder, tokenizer, model.frames))
 
 
 def tokens_of(row: Encoded, tokenizer: Tokenizer) -> list[Token]:

@@ -11,7 +11,8 @@ from fieldtune.data.broken_media import without_broken
 from fieldtune.data.encode import Encoded
 from fieldtune.data.load import Rows
 from fieldtune.models.films import Moments
-from fieldtune.models.kept_films import KeptFilms, chosen_frames, keeping_films
+from fieldtune.models.kept_films import chosen_frames, keeping_media
+from fieldtune.models.kept_media import KeptMedia
 from fieldtune.models.run_model import RunModel
 from fieldtune.ranks import Rank
 from fieldtune.records import Example
@@ -28,13 +29,13 @@ def readable(config: Config, models: RunModel, rows: Rows) -> Rows:
     if not any(row.media for row in rows.encoded):
         return rows
     name = "base" if config.evaluation.base else "tuned"  # the one that is asked first: it is loaded only once
-    with models.system(name) as model, keeping_films(config, model, models.encoder.reader) as kept:
+    with models.system(name) as model, keeping_media(config, model, models.encoder.reader) as kept:
         if kept is None:
             return without_broken([rows], "reading what is shown")[0]
         return kept.filled([rows], Rank(), Accelerator.cpu)[0]  # towers look where the model is
 
 
-def moments_of(model: Any, kept: KeptFilms | None, rows: Rows) -> dict[int, Moments]:
+def moments_of(model: Any, kept: KeptMedia | None, rows: Rows) -> dict[int, Moments]:
     """The frames that a model chooses of each film, by the number of its first place."""
     found: dict[int, Moments] = {}
     for shown in {one.first: one for row in rows.encoded for one in row.media}.values():

@@ -27,7 +27,7 @@ from fieldtune.evaluation.report import write_report
 from fieldtune.evaluation.shown_media import media_lines, moments_of, readable
 from fieldtune.models.films import Moments
 from fieldtune.models.generate import Sampling
-from fieldtune.models.kept_films import keeping_films
+from fieldtune.models.kept_films import keeping_media
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json
@@ -160,7 +160,7 @@ def _measured(
     both = settings.decoding is Decoding.both
     found = [Measured(way) for way in ((Decoding.free, Decoding.constrained) if both else (settings.decoding,))]
     for name in ("base", "tuned") if settings.base else ("tuned",):
-        with models.system(name) as model, keeping_films(config, model, models.encoder.reader) as kept:
+        with models.system(name) as model, keeping_media(config, model, models.encoder.reader) as kept:
             losses = measure(name, model, models.encoder, rows, settings.batch_size, config.trainer.packing)
             if test is not None:
                 test.measure(name, model, models.encoder, config.trainer.packing)

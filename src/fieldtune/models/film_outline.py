@@ -9,7 +9,7 @@ import torch
 
 from fieldtune.config import Config, Precision, VisionPart
 from fieldtune.data.media import Shown
-from fieldtune.models.films import Tensors
+from fieldtune.models.film_frames import Tensors
 from fieldtune.models.mobile_videogpt.checkpoint import shape_of
 from fieldtune.models.mobile_videogpt.network import MobileVideoGPT
 from fieldtune.models.mobile_videogpt.settings import MODEL_TYPE as MODEL_TYPE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from torch import Tensor
 from fieldtune.data.encode import EncodeError
 from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
 from fieldtune.errors import UserError
+from fieldtune.models.film_frames import FilmDecoder, Tensors
 from fieldtune.models.tokenizer import Tokenizer
-from fieldtune.records import Media, file_sha256
-from fieldtune.sources.decoder import Decoder
+from fieldtune.records import Media, MediaKind, file_sha256
 from fieldtune.sources.pictures import MediaError, Pixels
 from fieldtune.sources.video import Film, sample_16
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from fieldtune.models.mobile_videogpt.shapes import Shape
 
 PLACEHOLDER = "<|video_pad|>"  # a special token of Qwen2.5's own
-TIMEOUT = 60.0  # seconds that reading a film may take, beside its own length
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,6 @@ class FilmReader:
     kept: gives a film's tensors in place of decoding, where somebody keeps them (see `models.kept_films`).
     """
 
-    placeholder = PLACEHOLDER
     in_text = True
 
     def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
@@ -69,9 +64,11 @@ class FilmReader:
             raise UserError(
                 f"the tokenizer has no token {PLACEHOLDER}, which stands for a film; give that of Qwen2.5, which has it"
             )
-        self.shape, self.place_id = shape, place[0]
+        self.shape = shape
+        self.placeholders: dict[MediaKind, str] = {"video": PLACEHOLDER}
+        self.place_ids: dict[MediaKind, int] = {"video": place[0]}
         self.kept: Callable[[Shown], Tensors] | None = None
-        self._decoder: Decoder | None = None
+        self._decoder = FilmDecoder()
 
     def shown(self, media: Media, together: int) -> Shown:
         if media.kind != "video":
@@ -86,10 +83,12 @@ class FilmReader:
             raise EncodeError(f"its film {path} cannot be shown (there is no such file)")
         size = (self.shape.image_size, self.shape.image_size)
         places = self.shape.embeddings
-        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, content, size, places, first, self))
+        return CONTENTS.add(
+            (self, media.kind, content), lambda first: Shown(path, content, size, places, first, self, "video")
+        )
 
     def text(self, shown: Shown) -> str:
-        return self.placeholder * shown.places
+        return PLACEHOLDER * shown.places
 
     def positions(self, ids: Ids) -> npt.NDArray[Any] | None:
         return None
@@ -125,18 +124,15 @@ class FilmReader:
 
     def sampled(self, shown: Shown) -> tuple[Moments, Pixels]:
         """Which frames are sampled, and those frames [n, height, width, 3]; `MediaError` if they cannot be read."""
-        if self._decoder is None:
-            self._decoder = Decoder(TIMEOUT)
-            weakref.finalize(self, self._decoder.close)  # at the end of the program at the latest
         film, numbers, frames = self._decoder.frames(shown.path, self._sampled)
         return Moments(numbers, [number / film.fps for number in numbers]), frames
 
     def _sampled(self, film: Film) -> list[int]:
         return sample_16(film, self.shape.frames)
 
-    def types(self, ids: Tensor) -> dict[str, Tensor]:
+    def plain(self, ids: Tensor, shown: Sequence[Shown]) -> Tensors:
         """The network itself takes negative ids for places."""
-        return {"input_ids": ids.masked_fill(ids == self.place_id, -1)}
+        return {"input_ids": ids.clamp(min=-1), **self.inputs(shown)}
 
     def save(self, folder: Path) -> None:
         """Nothing: what a film becomes is decided by the model's sizes."""

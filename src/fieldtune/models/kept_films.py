@@ -1,4 +1,4 @@
-"""What is kept of films while a model is trained or asked: made once, read in every epoch and by every process.
+"""What is kept of Mobile-VideoGPT's films while it is trained or asked: made once, read by every process.
 
 Of frozen towers what they see (`Look`), else the frames in the sizes that the towers take.
 """
@@ -6,10 +6,8 @@ Of frozen towers what they see (`Look`), else the frames in the sizes that the t
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +15,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldtune.config import Accelerator, Config, Precision, VisionPart
-from fieldtune.data.broken_media import broken_of, left_without
-from fieldtune.data.cache_entry import Array, Entry, storable
-from fieldtune.data.load import Rows
+from fieldtune.config import Config, Precision, VisionPart
+from fieldtune.data.cache_entry import Array, storable
 from fieldtune.data.media import MediaReader, Shown
 from fieldtune.data.media_cache import Key, MediaCache
-from fieldtune.models.films import FilmReader, Moments, Tensors
+from fieldtune.models.film_frames import Tensors
+from fieldtune.models.films import FilmReader, Moments
+from fieldtune.models.kept_media import FOLDER, KeptMedia
+from fieldtune.models.kept_pixels import KeptPixels
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
-from fieldtune.ranks import Rank
-from fieldtune.records import file_sha256
-from fieldtune.sources.pictures import MediaError
+from fieldtune.models.vision_reader import Reader
 
-log = logging.getLogger("fieldtune")
-
-FOLDER = "media"  # in cache_dir
 FORM = 2  # of an entry: with the arrays that `_made` gives
 
 
-def kept_films(config: Config, model: Any, reader: MediaReader | None) -> KeptFilms | None:
-    """What keeps the films of a model, which its reader then reads from; None for other models, or if nothing is to be
-    kept (`trainer.media_cache_gb=0`)."""
-    if not isinstance(reader, FilmReader) or config.trainer.media_cache_gb == 0:
+def keep_media(config: Config, model: Any, reader: MediaReader | None) -> KeptMedia | None:
+    """What keeps the films and pictures of a model, which its reader then reads from; None for a model that does not
+    see, or if nothing is to be kept (`trainer.media_cache_gb=0`)."""
+    if not isinstance(reader, FilmReader | Reader) or config.trainer.media_cache_gb == 0:
         return None
-    folder = Path(config.cache_dir).expanduser() / FOLDER
-    cache = MediaCache(folder, int(config.trainer.media_cache_gb * 1e9))
+    cache = MediaCache(Path(config.cache_dir).expanduser() / FOLDER, int(config.trainer.media_cache_gb * 1e9))
     frozen = config.adapter.vision is VisionPart.frozen
-    kept = KeptFilms(cache, reader, unwrapped(model), config.hardware.precision, frozen=frozen)
+    kept: KeptMedia = (
+        KeptPixels(cache, reader)
+        if isinstance(reader, Reader)
+        else KeptFilms(cache, reader, unwrapped(model), config.hardware.precision, frozen=frozen)
+    )
     reader.kept = kept.tensors
     return kept
 
@@ -57,32 +54,33 @@ def set_towers_apart(model: Any, reader: MediaReader | None, device: torch.devic
 
 
 @contextmanager
-def keeping_films(config: Config, model: Any, reader: MediaReader | None) -> Iterator[KeptFilms | None]:
-    """`kept_films` while a model is asked. Another model's towers may see something else."""
-    kept = kept_films(config, model, reader)
+def keeping_media(config: Config, model: Any, reader: MediaReader | None) -> Iterator[KeptMedia | None]:
+    """`keep_media` while a model is asked. Another model's towers may see something else."""
+    kept = keep_media(config, model, reader)
     try:
         yield kept
     finally:
-        if isinstance(reader, FilmReader):
+        if isinstance(reader, FilmReader | Reader):
             reader.kept = None
 
 
-class KeptFilms:
+class KeptFilms(KeptMedia):
     """precision: of the training; what frozen towers see is kept in fp32 for fp32, else in bf16. frozen: whether the
     towers are as they were before any training; null: whether they are not trained now."""
 
     def __init__(
         self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision, *, frozen: bool | None = None
     ) -> None:
-        self._cache, self._reader, self._model = cache, reader, model
+        super().__init__(cache)
+        self._reader, self._model = reader, model
         self._frozen: bool = model.towers_frozen if frozen is None else frozen
+        self.kept = "looks" if self._frozen else "frames"
         self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
         self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers(), "form": FORM}
         if self._frozen:
             self._processor |= {"weights": _identity(model.towers), "dtype": str(self._dtype)}
 
     def tensors(self, shown: Shown) -> Tensors:
-        """What the model takes of a film; `MediaError` if it cannot be read."""
         entry = self._entry(shown)
         if self._frozen:
             return {name: entry.tensor(name) for name in ("images", "video")}
@@ -95,37 +93,10 @@ class KeptFilms:
         chosen = arrays["chosen"] if self._frozen else chosen_by(self._model, self.tensors(shown))
         return Moments(arrays["numbers"].tolist(), arrays["seconds"].tolist()).at(chosen.flatten().tolist())
 
-    def _entry(self, shown: Shown) -> Entry:
-        return self._cache.get(self._key(shown), lambda: self._made(shown))
-
-    def filled(self, parts: Sequence[Rows], rank: Rank, accelerator: Accelerator) -> list[Rows]:
-        """Make what is not kept yet of the films of rows, after saying what it takes. Rows of a film that cannot be
-        read are left out, and named; `UserError` if none is left of a part."""
-        films = {shown.first: shown for part in parts for row in part.encoded for shown in row.media}
-        present = sum(self._cache.has(self._key(shown)) for shown in films.values())
-        if rank.writes:
-            self._cache.announce(len(films), *self._size(), present)
-        # Each process begins elsewhere: what one makes, the others read.
-        ahead = list(films.values())
-        ahead = ahead[rank.number :: rank.world_size] + ahead
-        with self._towers_on(torch.device("cuda", rank.local) if accelerator is Accelerator.gpu else None):
-            broken = broken_of(ahead, self.tensors)
-        log.info("media cache: %d of %d films were decoded", self._cache.counts.made, len(films))
-        return left_without(parts, broken)
-
-    def facts(self) -> dict[str, Any]:
-        """For a manifest: what this process did, and the bytes of all entries."""
-        return {
-            **asdict(self._cache.counts),
-            "bytes": self._cache.used(),
-            "kept": "looks" if self._frozen else "frames",
-        }
-
     def _key(self, shown: Shown) -> Key:
         return Key(shown.content, {"sample_16": self._reader.shape.frames}, self._processor)
 
-    def _size(self) -> tuple[tuple[int, ...], str]:
-        """Numbers of an entry, as one array, and their format."""
+    def _size(self, media: Sequence[Shown]) -> tuple[tuple[int, ...], str]:
         shape = self._reader.shape
         if not self._frozen:
             return (2, shape.frames, shape.image_size, shape.image_size, 3), "uint8"
@@ -134,8 +105,6 @@ class KeptFilms:
         return (images + video,), str(self._dtype).removeprefix("torch.")
 
     def _made(self, shown: Shown) -> Mapping[str, Array]:
-        if shown.path.is_file() and file_sha256(shown.path) != shown.content:  # else the entry would be another film's
-            raise MediaError(shown.path, "was changed after it was prepared")
         sampled, frames = self._reader.sampled(shown)
         told: dict[str, Array] = {
             "numbers": np.array(sampled.frames, dtype=np.int32),
@@ -164,12 +133,12 @@ class KeptFilms:
                 tower.to("cpu")
 
 
-def chosen_frames(model: Any, kept: KeptFilms | None, shown: Shown) -> Moments | None:
-    """The film's frames that a model's video tower is shown; None of a model that chooses none. kept: `kept_films` of
+def chosen_frames(model: Any, kept: KeptMedia | None, shown: Shown) -> Moments | None:
+    """The film's frames that a model's video tower is shown; None of a model that chooses none. kept: `keep_media` of
     this model. `MediaError` if the film cannot be read."""
     if not isinstance(shown.reader, FilmReader):
         return None
-    if kept is not None:
+    if isinstance(kept, KeptFilms):
         return kept.chosen(shown)
     sampled, frames = shown.reader.sampled(shown)
     context, video = film_pixels(frames, shown.reader.shape)

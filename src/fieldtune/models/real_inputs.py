@@ -33,17 +33,22 @@ class RealStaysReal(TorchDispatchMode):
 @contextmanager
 def looking_really(inner: Any) -> Iterator[None]:
     """In here a model that sees looks at real pixels by fake weights."""
-    look = inner.get_image_features
+    names = [name for name in ("get_image_features", "get_video_features") if hasattr(inner, name)]
 
-    def looked(*args: Any, **kwargs: Any) -> Any:
-        with RealStaysReal():
-            return look(*args, **kwargs)
+    def really(look: Any) -> Any:
+        def looked(*args: Any, **kwargs: Any) -> Any:
+            with RealStaysReal():
+                return look(*args, **kwargs)
 
-    inner.get_image_features = looked
+        return looked
+
+    for name in names:
+        setattr(inner, name, really(getattr(inner, name)))
     try:
         yield
     finally:
-        del inner.get_image_features  # the class's own is there again
+        for name in names:
+            delattr(inner, name)  # the class's own is there again
 
 
 def pixels(batches: Any) -> list[Tensor]:

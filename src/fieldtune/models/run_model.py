@@ -42,7 +42,7 @@ def start_model(config: Config) -> tuple[Any, Encoder]:
             f"the weights of {config.model.weights} know {known:,} tokens, but the tokenizer's end token is number "
             f"{tokenizer.end_id:,}; give weights that were made with this tokenizer"
         )
-    reader = load_reader(source.folder, tokenizer)
+    reader = load_reader(source.folder, tokenizer, config.model.frames)
     return adapt(model, config.adapter), Encoder(tokenizer, config.model.template, reader)
 
 
@@ -74,11 +74,9 @@ class RunModel:
         # A finished full training has its image processor beside it, an adapter leaves it where the base is.
         if run is None or (config.model.family is Family.vision_language and self._tuned_folder is None):
             base = resolve(config.model, config, with_weights=False).folder
-        folder = self._tuned_folder or self._adapter_folder or base
-        self.tokenizer = load_tokenizer(config.model.tokenizer, folder)
-        self.encoder = Encoder(
-            self.tokenizer, config.model.template, load_reader(self._tuned_folder or base, self.tokenizer)
-        )
+        self.tokenizer = load_tokenizer(config.model.tokenizer, self._tuned_folder or self._adapter_folder or base)
+        reader = load_reader(self._tuned_folder or base, self.tokenizer, config.model.frames)
+        self.encoder = Encoder(self.tokenizer, config.model.template, reader)
 
     @contextmanager
     def system(self, name: str) -> Iterator[Any]:

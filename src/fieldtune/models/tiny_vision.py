@@ -6,6 +6,7 @@ small.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,13 @@ ONEVISION_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-# Of HuggingFaceTB/SmolVLM2-2.2B-Instruct, without its videos.
+# Of HuggingFaceTB/SmolVLM2-2.2B-Instruct, as transformers has it for videos.
 SMOLVLM_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
     "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
     "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}"
+    "{% elif line['type'] == 'video' %}{{ '<video>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
@@ -116,9 +118,18 @@ def _smolvlm(ids: dict[str, int]) -> tuple[dict[str, Any], Any]:
 
 
 def _qwen2vl(ids: dict[str, int]) -> tuple[dict[str, Any], Any]:
+    return _qwen({"depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 4, "patch_size": 8}, ids)
+
+
+def _qwen25vl(ids: dict[str, int]) -> tuple[dict[str, Any], Any]:
+    tower = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64}
+    windows = {"patch_size": 8, "window_size": 32, "fullatt_block_indexes": [1], "tokens_per_second": 2}
+    return _qwen({**tower, **windows}, ids)
+
+
+def _qwen(tower: dict[str, Any], ids: dict[str, int]) -> tuple[dict[str, Any], Any]:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    tower = {"depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 4, "patch_size": 8}
     settings = {
         "vision_config": tower,
         "image_token_id": ids["<|image_pad|>"],
@@ -140,6 +151,7 @@ CLIP = {
     "projection_dim": 64,
 }
 GRIDS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
+QWEN_FILMS = {"size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 
 
@@ -154,6 +166,7 @@ class Family:
     specials: tuple[str, ...]
     parts: Callable[[dict[str, int]], tuple[dict[str, Any], Any]]
     begins: bool = False  # the tokenizer itself puts the begin token before a text
+    films: dict[str, Any] | None = None  # settings of the video processor, where they are not the image processor's
 
 
 _TILES = tuple(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2))
@@ -183,6 +196,15 @@ FAMILIES = {
         QWEN2VL_TEMPLATE,
         (*_QWEN[:2], "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
         _qwen2vl,
+        films=QWEN_FILMS,
+    ),
+    "qwen25vl": Family(
+        "qwen2_5_vl",
+        {"model_type": "qwen2_5_vl_text", "num_key_value_heads": 2, "rope_parameters": MROPE},
+        QWEN2VL_TEMPLATE,  # they have the same
+        (*_QWEN[:2], "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+        _qwen25vl,
+        films=QWEN_FILMS,
     ),
     "smolvlm": Family(
         "smolvlm",
@@ -198,6 +220,8 @@ def make(name: str, folder: Path) -> None:
     """Write the model of a family of `FAMILIES` into a folder, in the hub's form."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from fieldtune.models.film_frames import SETTINGS
 
     family = FAMILIES[name]
     tokenizer = gpt2_tokenizer(family.specials, family.template, folder, begins=family.begins)
@@ -216,6 +240,8 @@ def make(name: str, folder: Path) -> None:
     }
     settings = AutoConfig.for_model(family.model_type, text_config=text, **parts)
     processor.save_pretrained(str(folder))
+    if family.films is not None:
+        (folder / SETTINGS).write_text(json.dumps(family.films), encoding="utf-8")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoModelForImageTextToText.from_config(settings, dtype=torch.float32).save_pretrained(str(folder))

@@ -1,35 +1,35 @@
-"""How each family of image-language models takes pictures in: how many places one needs, what its text is, its pixels.
+"""How each family of models takes pictures and films in: how many places one needs, what its text is, its pixels.
 
 Places are counted from a picture's size, before a pixel is looked at. Pixels are made by the family's own image
-processor of transformers, in its form for Pillow and numpy; torchvision is not needed.
+processor of transformers, in its form for Pillow and numpy, those of films by `film_frames`; torchvision is not needed.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, MediaReader, Shown
+from fieldtune.data.media import CONTENTS, Ids, MediaReader, Shown
 from fieldtune.errors import UserError
+from fieldtune.models.film_frames import Films, OnevisionFilms, QwenFilms, Size, SmolVLMFilms, Tensors
 from fieldtune.models.films import load_film_reader
 from fieldtune.models.tokenizer import Tokenizer
-from fieldtune.records import Media, file_sha256
-from fieldtune.sources.pictures import MediaError, picture_size, read_image
-
-Size = tuple[int, int]  # pixels: height, width
+from fieldtune.models.vision_reader import Reader
 
 
-def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None:
-    """The reader of the model in a folder in the hub's form; None for a model that does not see."""
+def load_reader(folder: Path | None, tokenizer: Tokenizer, frames: int | None = None) -> MediaReader | None:
+    """The reader of the model in a folder in the hub's form; None for a model that does not see.
+
+    frames: of a film, at most; null: as many as the family takes.
+    """
     if folder is None or not (folder / "config.json").exists():
         return None
     from transformers import AutoConfig
@@ -38,10 +38,14 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None
 
     settings = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if settings.model_type == MODEL_TYPE:
+        if frames is not None:
+            raise UserError(f"model.frames={frames}: a Mobile-VideoGPT has a number of its own; leave model.frames out")
         return load_film_reader(folder, tokenizer)
     reader = READERS.get(settings.model_type)
     if reader is None:
         return None
+    if frames is not None and reader.takes_films is None:
+        raise UserError(f"model.frames={frames}: a {settings.model_type} takes no films; leave model.frames out")
     if importlib.util.find_spec("PIL") is None:
         raise UserError("a model that sees needs the package pillow; pip install 'fieldtune[video]'")
     from transformers import AutoImageProcessor
@@ -53,59 +57,8 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer) -> MediaReader | None
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder} holds no image processor that transformers can read ({reason})") from None
-    return reader(settings, processor, tokenizer.native)
-
-
-class Reader(ABC):
-    """A family whose text has a placeholder for each place and nothing around them."""
-
-    in_text = False
-
-    def __init__(self, settings: Any, processor: Any, tokenizer: Any) -> None:
-        """settings: transformers' configuration of the model. tokenizer: transformers' too."""
-        self.settings, self.processor = settings, processor
-        self.place_id = int(settings.image_token_id)
-        self.placeholder = str(tokenizer.convert_ids_to_tokens(self.place_id))
-
-    def shown(self, media: Media, together: int) -> Shown:
-        if media.kind != "image":
-            raise EncodeError(f"it holds {media.path}, a {media.kind}; this model is shown images only")
-        path = Path(media.path)
-        try:
-            size, content = picture_size(path), media.sha256 or file_sha256(path)
-            places = self.places(size, together)
-        except MediaError as error:
-            raise EncodeError(f"its picture {path} {error.reason}") from None
-        except (OSError, ValueError) as error:
-            reason = error.reason if isinstance(error, MediaError) else error
-            raise EncodeError(f"its picture {path} cannot be shown ({reason})") from None
-        return CONTENTS.add((self, media.kind, content), lambda first: Shown(path, content, size, places, first, self))
-
-    @abstractmethod
-    def places(self, size: Size, together: int) -> int:
-        """Places of a picture of `size` that is one of `together` in its row; `ValueError` if it cannot be taken."""
-
-    def text(self, shown: Shown) -> str:
-        return self.placeholder * shown.places
-
-    def positions(self, ids: Ids) -> npt.NDArray[np.int64] | None:
-        return None
-
-    def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        made = self.processor(self._arranged([_pixels(one) for one in shown]), return_tensors="pt")
-        return {name: made[name] for name in self.processor.model_input_names if name in made}
-
-    def check(self, shown: Shown) -> None:
-        read_image(shown.path)
-
-    def _arranged(self, pictures: list[Any]) -> Any:
-        return pictures
-
-    def types(self, ids: Tensor) -> dict[str, Tensor]:
-        return {}
-
-    def save(self, folder: Path) -> None:
-        self.processor.save_pretrained(str(folder))
+    films = reader.takes_films(settings, processor, folder, frames) if reader.takes_films else None
+    return reader(settings, processor, tokenizer.native, films)
 
 
 class LlavaReader(Reader):
@@ -113,6 +66,14 @@ class LlavaReader(Reader):
 
     def places(self, size: Size, together: int) -> int:
         return self._patches() ** 2 + self._extra()
+
+    def values(self, shown: Shown) -> int:
+        tiles = len(shown.frames) or self._tile_count(shown.size)
+        return int(tiles * 3 * self.settings.vision_config.image_size**2)
+
+    def _tile_count(self, size: Size) -> int:
+        """Squares that the tower is shown of a picture."""
+        return 1
 
     def _patches(self) -> int:
         """Patches along a side of what the tower is shown."""
@@ -146,12 +107,20 @@ class LlavaNextReader(LlavaReader):
             rows, columns = int(rows // ratio), int(columns // ratio)
         return int(rows * columns + rows + patches**2 + self._extra())
 
+    def _tile_count(self, size: Size) -> int:
+        from transformers.image_processing_utils import select_best_resolution
+
+        high, wide = select_best_resolution(size, self.settings.image_grid_pinpoints)
+        return int(1 + high * wide // self.settings.vision_config.image_size**2)
+
 
 class LlavaOnevisionReader(LlavaNextReader):
     """LLaVA-OneVision (arXiv 2408.03326): as 1.6, with at most so many patches of tiles."""
 
-    def __init__(self, settings: Any, processor: Any, tokenizer: Any) -> None:
-        super().__init__(settings, processor, tokenizer)
+    takes_films = OnevisionFilms
+
+    def __init__(self, settings: Any, processor: Any, tokenizer: Any, films: Films | None = None) -> None:
+        super().__init__(settings, processor, tokenizer, films)
         self.most = int(settings.vision_aspect_ratio.removeprefix("anyres_max_"))
 
     def places(self, size: Size, together: int) -> int:
@@ -159,17 +128,17 @@ class LlavaOnevisionReader(LlavaNextReader):
             raise ValueError(f"a row with {together} pictures is not done with LLaVA-OneVision; give one a row")
         return super().places(size, together)
 
-    def inputs(self, shown: Sequence[Shown]) -> dict[str, Tensor]:
-        made = super().inputs(shown)
+    def pixels(self, shown: Shown) -> Tensors:
+        made = super().pixels(shown)
         made.pop("batch_num_images", None)
         return made
 
 
-class SmolVLMReader(Reader):
-    """SmolVLM and Idefics3 (arXiv 2504.05299): tiles in rows and columns, each announced by a text, and the whole."""
+class Idefics3Reader(Reader):
+    """Idefics3 and the first SmolVLM: tiles in rows and columns, each announced by a text, and the whole."""
 
-    def __init__(self, settings: Any, processor: Any, tokenizer: Any) -> None:
-        super().__init__(settings, processor, tokenizer)
+    def __init__(self, settings: Any, processor: Any, tokenizer: Any, films: Films | None = None) -> None:
+        super().__init__(settings, processor, tokenizer, films)
         tower = settings.vision_config
         self._a_tile = int((tower.image_size // tower.patch_size) ** 2 / settings.scale_factor**2)
         self._around = getattr(tokenizer, "fake_image_token", None) or "<fake_token_around_image>"
@@ -200,20 +169,53 @@ class SmolVLMReader(Reader):
             width = math.ceil(int(height * ratio) / side) * side
         return (height // side, width // side) if height > side or width > side else (0, 0)
 
+    def values(self, shown: Shown) -> int:
+        rows, columns = (0, 0) if shown.frames else self._tiles(shown.size)
+        tiles = len(shown.frames) or rows * columns + 1
+        return int(tiles * 4 * self.processor.max_image_size["longest_edge"] ** 2)  # three colors and a mask
+
     def text(self, shown: Shown) -> str:
+        return self._tiled(*self._tiles(shown.size))
+
+    def _tiled(self, rows: int, columns: int) -> str:
+        """The text of a picture in so many tiles and as a whole."""
         from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
-        rows, columns = self._tiles(shown.size)
-        text: str = get_image_prompt_string(rows, columns, self._a_tile, self._around, self.placeholder, self._whole)
+        place = self.placeholders["image"]
+        text: str = get_image_prompt_string(rows, columns, self._a_tile, self._around, place, self._whole)
         return text
 
     def _arranged(self, pictures: list[Any]) -> Any:
         return [[one] for one in pictures]
 
 
+class SmolVLMReader(Idefics3Reader):
+    """SmolVLM and SmolVLM2 (arXiv 2504.05299). A film's frames are pictures of one tile, with texts around them."""
+
+    takes_films = SmolVLMFilms
+
+    def __init__(self, settings: Any, processor: Any, tokenizer: Any, films: Films | None = None) -> None:
+        from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
+
+        settings.video_token_id = settings.image_token_id
+        super().__init__(settings, processor, tokenizer, films)
+        self.placeholders["video"] = str(getattr(tokenizer, "video_token", None) or "<video>")
+        if self.placeholders["video"] not in (tokenizer.chat_template or ""):
+            tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE  # as the family's processor does where it sees a film
+
+    def text(self, shown: Shown) -> str:
+        if shown.film is None:
+            return super().text(shown)
+        assert isinstance(self.films, SmolVLMFilms)
+        return self.films.text(shown, self._tiled(0, 0))
+
+
 class Qwen2VLReader(Reader):
-    """Qwen2-VL and 2.5-VL (arXiv 2409.12191): a grid of merged patches as large as the picture; three positions a
-    token."""
+    """Qwen2-VL and 2.5-VL (arXiv 2409.12191): a grid of merged patches as large as the picture, of a film one for two
+    frames; three positions a token."""
+
+    takes_films = QwenFilms
+    films: QwenFilms
 
     def places(self, size: Size, together: int) -> int:
         rows, columns = self._grid(size)
@@ -228,23 +230,48 @@ class Qwen2VLReader(Reader):
         return height // side, width // side
 
     def positions(self, ids: Ids) -> npt.NDArray[np.int64]:
-        """Time, height and width: equal for a text token; a place has its own in the grid, from where that begins."""
+        """Time, height and width: equal for a text token; a place has its own in the grid, from where that begins.
+
+        What follows begins after the largest of them (section 2.1 of the paper). transformers 5.23 counts it from
+        height and width alone, so that text after a long film would stand among its places.
+        """
         found = np.zeros((3, len(ids)), dtype=np.int64)
         done = now = 0
         for start, shown in CONTENTS.in_order(ids):
-            rows, columns = self._grid(shown.size)
             found[:, done:start] = now + np.arange(start - done)
             now += start - done
             done = start + shown.places
-            found[:, start:done] = now
-            found[1, start:done] += np.repeat(np.arange(rows), columns)
-            found[2, start:done] += np.tile(np.arange(columns), rows)
-            now += max(rows, columns)
+            found[:, start:done] = now + self._within(shown)
+            now = int(found[:, start:done].max()) + 1
         found[:, done:] = now + np.arange(len(ids) - done)
         return found
 
-    def types(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": (ids == self.place_id).long()}
+    def _within(self, shown: Shown) -> npt.NDArray[np.int64]:
+        """Positions of a picture's or film's places, from its first one on [3, places]."""
+        if shown.film is None:
+            return np.indices((1, *self._grid(shown.size))).reshape(3, -1)
+        times, rows, columns = self.films.grid(shown.size, len(shown.frames))
+        within = np.indices((times, rows, columns)).reshape(3, -1)
+        rate = getattr(self.settings.vision_config, "tokens_per_second", None)  # of 2.5: positions are moments
+        if rate is not None:
+            step = rate * torch.tensor(self.films.seconds(shown))  # rounded as transformers does
+            within[0] = (torch.arange(times) * step).long().numpy().repeat(rows * columns)
+        return within
+
+    def values(self, shown: Shown) -> int:
+        merged = self.processor.merge_size**2 * self.processor.patch_size**2
+        return int(shown.places * merged * 3 * self.processor.temporal_patch_size)
+
+    def plain(self, ids: Tensor, shown: Sequence[Shown]) -> Tensors:
+        plain = self.with_place_ids(ids, shown)
+        films = [one for one in shown if one.film is not None]
+        kinds = (plain == self.place_ids["image"]).long() + 2 * (plain == self.place_ids["video"]).long()
+        told = {"input_ids": plain, **self.inputs([one for one in shown if one.film is None])}
+        if films:
+            seen = self.inputs(films)
+            told |= {"pixel_values_videos": seen["pixel_values"], "video_grid_thw": seen["image_grid_thw"]}
+            told["position_ids"] = torch.stack([torch.from_numpy(self.positions(row.numpy())) for row in ids], 1)
+        return told | {"mm_token_type_ids": kinds}
 
 
 READERS: dict[str, type[Reader]] = {
@@ -252,17 +279,7 @@ READERS: dict[str, type[Reader]] = {
     "llava_next": LlavaNextReader,
     "llava_onevision": LlavaOnevisionReader,
     "smolvlm": SmolVLMReader,
-    "idefics3": SmolVLMReader,
+    "idefics3": Idefics3Reader,
     "qwen2_vl": Qwen2VLReader,
     "qwen2_5_vl": Qwen2VLReader,
 }
-
-
-def _pixels(shown: Shown) -> Any:
-    """A picture of Pillow, for a processor would guess which axis of an array is that of colors."""
-    from PIL import Image
-
-    try:
-        return Image.fromarray(read_image(shown.path))
-    except MediaError as error:
-        raise BrokenMedia(shown, error.reason) from None

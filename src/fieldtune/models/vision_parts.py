@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fieldtune.config import VisionPart
 from fieldtune.data.media import MediaBatch
 from fieldtune.errors import UserError
 
+FILMS_APART = ("pixel_values_videos",)  # inputs of `get_video_features`; other families see films as pictures
 WHOLE = {"projector": "projector.safetensors", "vision": "vision.safetensors"}  # files beside a saved adapter
 
 
@@ -100,12 +101,20 @@ def lone_parameters(inner: Any) -> list[str]:
 
 def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
     """What the language model is given for ids [rows, length] with the media of `media`: [rows, length, width]."""
-    found = inner.get_image_features(**media["inputs"], return_dict=True).pooler_output
-    features = torch.cat(list(found)) if isinstance(found, list | tuple) else found.flatten(0, -2)
+    apart = {name: value for name, value in media["inputs"].items() if name in FILMS_APART}
+    others = {name: value for name, value in media["inputs"].items() if name not in FILMS_APART}
+    looks = [inner.get_image_features(**others, return_dict=True)] if others else []
+    looks += [inner.get_video_features(**apart, return_dict=True)] if apart else []
+    features = torch.cat([part for look in looks for part in _rows(look.pooler_output)])
     vectors = inner.get_input_embeddings()(ids.clamp(min=0))
     seen = features.index_select(0, media["rows"]).to(vectors.dtype)
     placed: Tensor = vectors.flatten(0, 1).index_copy(0, media["where"], seen).view_as(vectors)
     return placed
+
+
+def _rows(found: Any) -> Sequence[Tensor]:
+    """Features of pictures, a tensor or one each, as rows [places, width]."""
+    return found if isinstance(found, list | tuple) else [found.flatten(0, -2)]
 
 
 def whole_parts(inner: Any) -> dict[str, dict[str, nn.Parameter]]:

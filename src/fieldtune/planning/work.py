@@ -55,7 +55,7 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
         rows, val, pad = full_rows(size, length, vocabulary), [], 0
     else:
         tokenizer = load_tokenizer(config.model.tokenizer, source.folder)
-        reader = load_reader(source.folder, tokenizer)
+        reader = load_reader(source.folder, tokenizer, config.model.frames)
         if isinstance(reader, FilmReader):  # how much there is of a film is known without looking at it
             reader.kept = blank_films(config, reader.shape)
         encoder, prompt = Encoder(tokenizer, config.model.template, reader), config.data.train_on_prompt

@@ -19,7 +19,8 @@ from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.films import Moments
 from fieldtune.models.generate import Answer, Sampling, generate
-from fieldtune.models.kept_films import KeptFilms, chosen_frames, kept_films
+from fieldtune.models.kept_films import chosen_frames, keep_media
+from fieldtune.models.kept_media import KeptMedia
 from fieldtune.models.label_scores import label_logs
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.run_model import RunModel
@@ -57,7 +58,7 @@ class Predictor:
         self._system = system
         self._run = run
         self._models = RunModel(run, self.config)
-        self._kept: KeptFilms | None = None
+        self._kept: KeptMedia | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -68,7 +69,7 @@ class Predictor:
         """The network itself, in evaluation mode. Films are read through the cache, as in training."""
         with self._models.system(self._system) as model:
             if self._kept is None:  # it is the same model every time
-                self._kept = kept_films(self.config, model, self._models.encoder.reader)
+                self._kept = keep_media(self.config, model, self._models.encoder.reader)
             yield model
 
     def encode(self, prompt: Sequence[Message]) -> list[int]:

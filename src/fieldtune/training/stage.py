@@ -21,7 +21,7 @@ from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.half_precision import fp16_problem
 from fieldtune.models.adapters import parameter_counts
-from fieldtune.models.kept_films import kept_films, set_towers_apart
+from fieldtune.models.kept_films import keep_media, set_towers_apart
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.recompute import recompute_layers
@@ -51,7 +51,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     if overflow is not None:  # of a family that only the files could tell
         raise UserError(overflow)
     rows, val = _rows(config, dataset, encoder)
-    kept_media = kept_films(config, model, encoder.reader)
+    kept_media = keep_media(config, model, encoder.reader)
     if kept_media is not None:
         rows, val = kept_media.filled([rows, val], team.rank, config.hardware.accelerator)
     schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))

@@ -71,7 +71,9 @@ class MobileVideoGPT(nn.Module):
         """Take the towers, which go to a device, out of this module's tree: who moves, casts or shares out its weights
         leaves theirs."""
         for name in ("image_tower", "video_tower"):
-            self.__dict__[name] = self._modules.pop(name).to(device)
+            tower = self.get_submodule(name)
+            delattr(self, name)
+            self.__dict__[name] = tower.to(device)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

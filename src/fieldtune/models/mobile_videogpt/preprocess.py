@@ -21,7 +21,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # bytes up takes a fifteenth of the time.
 _BYTES = np.arange(256, dtype=np.uint8)[:, None]
 _SCALED = (_BYTES * np.float64(1 / 255)).astype(np.float32)
-CLIP_NORMAL = ((_SCALED - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)).T.copy()
+_CLIP_SCALED = (_SCALED - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
+CLIP_NORMAL = _CLIP_SCALED.T.astype(np.float32).copy()
 IMAGENET_NORMAL = ((_BYTES / 255.0 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)).T.astype(np.float32).copy()
 
 ONE = 1 << 11  # OpenCV's 1.0 in the fixed-point weights of its bilinear resize
