@@ -191,18 +191,19 @@ def larger_film_model(folder: Path, cache: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "trained",
-    [("adapter=lora",), ("adapter=none", "adapter.vision=full")],
-    ids=["LoRA and projectors", "all, towers included"],
+    ("trained", "questions"),
+    [(("adapter=lora",), 1), (("adapter=none", "adapter.vision=full"), 2)],
+    ids=["LoRA and projectors", "all, towers included, two questions a film"],
 )
 def test_a_model_that_sees_films_is_planned_within_fifteen_hundredths(
-    tmp_path: Path, idle: int, tiny_cache: Path, trained: tuple[str, ...]
+    tmp_path: Path, idle: int, tiny_cache: Path, trained: tuple[str, ...], questions: int
 ) -> None:
     rows, draw = [], random.Random(1)
     for number in range(40):
-        film = tmp_path / f"{number // 2}.mp4"
+        which = number // questions
+        film = tmp_path / f"{which}.mp4"
         if not film.exists():
-            write_film(film, range(20 * (number // 2), 20 * (number // 2) + 20))
+            write_film(film, range(20 * which, 20 * which + 20))
         asked = [{"type": "video", "path": film.name}, {"type": "text", "text": f"What is it, {NOUNS[number % 16]}?"}]
         answer = " ".join(draw.choice(NOUNS) for _ in range(60))
         rows.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})

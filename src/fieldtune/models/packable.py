@@ -92,8 +92,12 @@ def _largest_difference(network: LanguageModelLoss, rows: Sequence[Encoded], *pa
             for row, (found, _) in zip(together, losses, strict=True):
                 ids = torch.from_numpy(row.ids.astype(np.int64))[None]
                 inputs = {name: value.to(device) for name, value in plain_inputs(ids).items()}
-                logits = model(**inputs, use_cache=False).logits[0, :-1].float()
-                labels = ids[0, 1:].masked_fill(ids[0, 1:] < 0, -100).to(device)
+                trained = (ids[0, 1:] >= 0).nonzero()[:, 0].to(device)
+                # A film has thousands of places, and logits of one are as wide as the vocabulary.
+                only = {"logits_to_keep": trained} if row.media else {}
+                logits = model(**inputs, use_cache=False, **only).logits[0]
+                logits = logits.float() if only else logits[trained].float()
+                labels = ids[0, 1:].to(device)[trained]
                 alone = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
                 differences.append(abs(float(alone) - found) / max(1, row.supervised))
         return float(np.max(differences))  # not a number if one of them is not
