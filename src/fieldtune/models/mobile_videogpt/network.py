@@ -70,8 +70,9 @@ class MobileVideoGPT(nn.Module):
     def set_towers_apart(self, device: torch.device) -> None:
         """Take the towers, which go to a device, out of this module's tree: who moves, casts or shares out its weights
         leaves theirs."""
-        for name, tower in zip(("image_tower", "video_tower"), self.towers, strict=True):
-            del self._modules[name]
+        for name in ("image_tower", "video_tower"):
+            tower = self.get_submodule(name)
+            delattr(self, name)
             self.__dict__[name] = tower.to(device)
 
     def train(self, mode: bool = True) -> Self:
