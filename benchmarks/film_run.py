@@ -1,6 +1,6 @@
 """What the media cache saves of a whole run: train.py over films with it, and decoding and looking in every epoch.
 
-    python benchmarks/film_run.py [--films 10] [--epochs 8] [--seconds 4] [--tiny] [--json FILE]
+    python benchmarks/film_run.py [--films 8] [--epochs 8] [--seconds 4] [--tiny] [--json FILE]
 
 Two runs of `train.py` on the same films (those of `media_cache.py`) that differ in `trainer.media_cache_gb` alone. The
 model is a Mobile-VideoGPT of random weights with all 2,402 places of a film: the released one of 0.5B at about a
@@ -117,12 +117,14 @@ def told(what: str, timed: Timed) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=10)
+    parser.add_argument("--films", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a film")
     parser.add_argument("--tiny", action="store_true", help="a model of a test's size: the figures mean nothing")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     given = parser.parse_args()
+    if given.epochs < 2:
+        parser.error("give two epochs or more: the data wait counts after the first")
     with tempfile.TemporaryDirectory() as folder:
         report = compared(Path(folder), given)
     if given.json:
