@@ -15,11 +15,13 @@ from fieldtune.sources.pictures import MediaError
 
 if TYPE_CHECKING:
     from fieldtune.models.films import Moments
+    from fieldtune.runs import Run
     from fieldtune.serving.predictor import Predictor
 
 OWN = {"run": "", "input": "", "image": "", "video": "", "exercise": "", "sheet": "", "output": ""}
 WORDS = {**OWN, "system": "tuned", "device": "cpu"}
 LATEST, BASE = "latest", "base"  # as run
+RESULTS = ("model", "adapter")  # folders of a finished training, of which it has one
 FILES = {  # that are found in a folder
     "image": (".png", ".jpg", ".jpeg"),
     "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"),
@@ -139,8 +141,6 @@ def _sheets(options: Mapping[str, str], requests: Sequence[Mapping[str, Any]]) -
 
 def _model(options: Mapping[str, str], words: Sequence[str]) -> tuple[Predictor, str]:
     """What answers, and what is to be said of it: that it is the base model, where no trained one is there."""
-    from fieldtune.serving.predictor import Predictor
-
     run, device, system = options["run"], options["device"], options["system"]
     if run in ("", LATEST, BASE) and words:
         return _of_configuration(run, words, device, system)
@@ -148,28 +148,34 @@ def _model(options: Mapping[str, str], words: Sequence[str]) -> tuple[Predictor,
         raise UserError("run=base needs the words of a configuration beside it, as in experiment=qved_demo")
     if words:
         raise UserError(f"{words[0]} cannot be given with run={run}: the run decides it")
-    if run == LATEST:
-        return _latest(device, system)
-    from fieldtune.loading import load
     from fieldtune.runs import open_run
 
-    found = open_run(Path(run))
-    if found.stage == "train" and found.status != "finished":
-        config = load(found.config())
-        return Predictor.of_base(config, device=device), f"{run} is {found.status}: {_untrained(config.model.name)}"
-    return Predictor(run, device=device, system=system), ""
+    return _of_run(_latest() if run == LATEST else open_run(Path(run)), device, system)
 
 
-def _latest(device: str, system: str) -> tuple[Predictor, str]:
+def _latest() -> Run:
+    """The newest finished training; if none has finished, the newest one."""
     from fieldtune.runs import list_runs
-    from fieldtune.serving.predictor import Predictor
 
-    if not any(run.stage == "train" for run in list_runs(Path("outputs"))):
+    begun = [run for run in list_runs(Path("outputs")) if run.stage == "train"]
+    if not begun:
         raise UserError(
             "no train run is in outputs; run train.py first, or name the configuration whose base model shall answer, "
             "as in run=base experiment=qved_demo"
         )
-    return Predictor(LATEST, device=device, system=system), ""
+    return ([run for run in begun if run.status == "finished"] or begun)[-1]
+
+
+def _of_run(run: Run, device: str, system: str) -> tuple[Predictor, str]:
+    from fieldtune.loading import load
+    from fieldtune.serving.predictor import Predictor
+
+    there = any((run.folder / name).is_dir() for name in RESULTS)
+    if run.stage != "train" or (run.status == "finished" and there):
+        return Predictor(run.folder, device=device, system=system), ""
+    config = load(run.config())
+    state = f"is {run.status}" if run.status != "finished" else "holds no model any more"
+    return Predictor.of_base(config, device=device), f"{run.folder} {state}: {_untrained(config.model.name)}"
 
 
 def _of_configuration(run: str, words: Sequence[str], device: str, system: str) -> tuple[Predictor, str]:

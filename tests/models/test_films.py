@@ -19,9 +19,10 @@ from fieldtune.errors import UserError
 from fieldtune.models.adapters import adapt
 from fieldtune.models.films import FilmReader
 from fieldtune.models.generate import Sampling, generate
-from fieldtune.models.kept_films import KeptFilms
+from fieldtune.models.kept_films import KeptFilms, chosen_frames
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
+from fieldtune.models.run_model import hold
 from fieldtune.ranks import Rank
 from fieldtune.records import Example, Media, Message
 from tests.models.pictures import QUESTIONS, seeing, seeing_encoder, turns, write_picture
@@ -199,3 +200,26 @@ def test_other_weights_of_the_towers_are_another_entry(
         cache = MediaCache(tmp_path / "media")
         KeptFilms(cache, reader, model, Precision.fp32).tensors(shown)
         assert cache.counts.made == 1
+
+
+def test_a_model_in_bf16_looks_as_the_training_in_bf16_did(
+    encoder: Encoder, films: list[Media], tiny_cache: Path, tmp_path: Path
+) -> None:
+    """Towers stay in fp32, so that the entry is the training's; the projectors take it in their own format."""
+    reader = encoder.reader
+    assert isinstance(reader, FilmReader)
+    (shown,) = rows(encoder, films[:1]).encoded[0].media
+    for made, held in ((1, False), (0, True)):
+        model = adapted(tiny_cache)
+        if held:
+            hold(model, torch.bfloat16)
+        cache = MediaCache(tmp_path / "media")
+        kept = KeptFilms(cache, reader, unwrapped(model), Precision.bf16)
+        film = {name: tensor[None] for name, tensor in kept.tensors(shown).items()}
+        chosen = kept.chosen(shown)
+        assert cache.counts.made == made and film["images"].dtype == torch.bfloat16
+        assert list(chosen.frames) == sorted({*chosen.frames}) and len(chosen.frames) == 8
+        looked = chosen_frames(model, None, shown)
+        assert looked is not None and list(looked.frames) == list(chosen.frames)
+        features = unwrapped(model).get_image_features(**film).pooler_output
+        assert features.dtype == (torch.bfloat16 if held else torch.float32)

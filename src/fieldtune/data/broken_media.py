@@ -31,9 +31,9 @@ class BrokenRows:
         """Leave the rows of a file out, and name them; `UserError` if no row is left that could be trained."""
         reason = f"{error.shown.path} {error.reason}"
         with self._lock:
-            known = self._reasons.setdefault(error.shown.content, reason) != reason
-            if known:
+            if error.shown.content in self._reasons:
                 return
+            self._reasons[error.shown.content] = reason
         for part, rows in self._parts.items():
             for example, row in zip(rows.examples, rows.encoded, strict=True):
                 if any(shown.content == error.shown.content for shown in row.media):

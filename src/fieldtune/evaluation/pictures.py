@@ -26,7 +26,7 @@ def pictures(files: Sequence[ShownFile], decoder: Decoder) -> list[dict[str, str
             uri, words = _picture(file, decoder)
         except (MediaError, UserError, OSError) as error:
             reason = error.reason if isinstance(error, MediaError) else str(error)
-            uri, words = "", f"{Path(file.path).name} cannot be shown: it {reason}"
+            uri, words = "", f"{Path(file.path).name} cannot be shown ({reason})"
         found.append({"uri": uri, "words": words})
     return found
 

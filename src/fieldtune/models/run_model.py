@@ -66,6 +66,8 @@ class RunModel:
         self._config = config
         there = [run.folder / name if run and (run.folder / name).is_dir() else None for name in (MODEL, ADAPTER)]
         self._tuned_folder, self._adapter_folder = there
+        if run is not None and not any(there):
+            raise UserError(f"{run.folder} holds no model any more (neither {MODEL} nor {ADAPTER}); train it again")
         self._device = torch.device("cuda" if config.hardware.accelerator is Accelerator.gpu else "cpu")
         self._model: Any = None
         self._loaded = ""
