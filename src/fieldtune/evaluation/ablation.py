@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import weakref
 from collections.abc import Callable, Iterator
@@ -100,7 +99,7 @@ class _Shown:
             rate = Fraction(facts.fps).limit_denominator(1001)
             beside = path.with_suffix(".part")
             write_film(beside, self._frames(film, facts, content), rate, EXACT)
-            os.replace(beside, path)
+            beside.replace(path)
         return path
 
     def _frames(self, path: Path, film: Film, content: str) -> Iterator[Pixels]:

@@ -40,9 +40,21 @@ log = logging.getLogger("fieldtune")
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence from which an answer is taken
 CALIBRATION_ROWS = 2_000  # of the validation split, for one temperature
 LABEL_METRICS = (
-    Metric("label", "Most probable label", "share", "higher", "The label of the highest probability is the right one.", True),
     Metric(
-        "brier", "Brier score", "ratio", "lower", "Squared distance of the labels' probabilities from the truth.", True
+        "label",
+        "Most probable label",
+        "share",
+        "higher",
+        "The label of the highest probability is the right one.",
+        rare=True,
+    ),
+    Metric(
+        "brier",
+        "Brier score",
+        "ratio",
+        "lower",
+        "Squared distance of the labels' probabilities from the truth.",
+        rare=True,
     ),
 )
 
