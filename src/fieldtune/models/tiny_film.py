@@ -50,7 +50,7 @@ def make(folder: Path) -> None:
             "eos_token_id": tokenizer.eos_token_id,
             "initializer_range": 0.1,  # with the 0.02 of wide models so narrow a one learns three times as slowly
         }
-        model = MobileVideoGPT(replace(TINY, image_grid=3, language=language))
+        model = MobileVideoGPT(replace(TINY, language=language))
     beside = folder / "weights"
     write_checkpoint(model, beside)
     for path in beside.iterdir():
