@@ -81,8 +81,8 @@ def test_exercises_and_faults_are_learned_by_looking(tmp_path: Path) -> None:
         newest = max(tmp_path.glob("outputs/*/*/metrics.json"), key=lambda path: path.stat().st_mtime_ns)
         found[ablation] = metrics_of(newest.parent)["metrics"]
     seeing = found["none"]
-    assert over(seeing, "exercise") > 0.4 and over(seeing, "fault") > 0.4 and over(seeing, "both") > 0.4
-    assert seeing["order"]["tuned"]["low"] > 0.6
+    assert over(seeing, "exercise") > 0.6 and over(seeing, "fault") > 0.3 and over(seeing, "both") > 0.5
+    assert seeing["order"]["tuned"]["low"] > 0.5
     for ablation in ("text_only", "first_frame"):
         for name in ("exercise", "fault", "both"):
             assert over(found[ablation], name) <= 0.05

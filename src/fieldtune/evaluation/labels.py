@@ -46,10 +46,15 @@ LABEL_METRICS = (
         "share",
         "higher",
         "The label of the highest probability is the right one.",
-        True,
+        rare=True,
     ),
     Metric(
-        "brier", "Brier score", "ratio", "lower", "Squared distance of the labels' probabilities from the truth.", True
+        "brier",
+        "Brier score",
+        "ratio",
+        "lower",
+        "Squared distance of the labels' probabilities from the truth.",
+        rare=True,
     ),
 )
 

@@ -23,7 +23,7 @@ METRICS = (
         "Fault that only the order tells",
         "share",
         "higher",
-        "Of films that shown backward have another label: the fault. Without the order luck gives half of them.",
+        "The fault, of films that shown backward have another label: without the order luck gives half of them.",
         rare=True,
     ),
 )
