@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import torch
 from fieldtune.config import TemplateKind, TokenizerKind
 from fieldtune.data.encode import EncodeError, Encoder
 from fieldtune.data.media import plain_inputs
+from fieldtune.errors import UserError
 from fieldtune.models.film_frames import QwenFilms, in_words
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.tiny import ensure_tiny
 from fieldtune.models.tokenizer import load_tokenizer
-from fieldtune.models.vision import Qwen2VLReader, load_reader
+from fieldtune.models.vision import Qwen2VLReader, load_reader, must_look_alike
 from fieldtune.models.vision_reader import Reader
 from fieldtune.records import Media
 from fieldtune.sources.video import Film, decode, probe
@@ -195,6 +197,19 @@ def test_a_film_and_a_picture_of_one_row(tiny_cache: Path, tmp_path: Path) -> No
         must_pack_exactly(network, rows, 1024)
 
 
+def test_pictures_and_films_are_not_shared_out_together_where_they_are_seen_apart(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    for name in ("onevision", "qwen2vl"):
+        encoder = seeing_encoder(name, tiny_cache, FRAMES)
+        rows = [encoder.row(turns([one], "What?", "It.")) for one in (films(tmp_path)[0], pictures(tmp_path)[0])]
+        both = [row.media[0] for row in rows]
+        with pytest.raises(UserError, match="a data set of one kind") if name == "onevision" else nullcontext():
+            must_look_alike(both)
+        must_look_alike(both[:1])
+    must_look_alike([])
+
+
 def test_what_is_said_around_the_frames_of_smolvlm(tiny_cache: Path, tmp_path: Path) -> None:
     encoder = seeing_encoder("smolvlm", tiny_cache)
     (row,) = [encoder.row(turns(films(tmp_path)[:1], "What is it?", "It."))]
@@ -212,8 +227,6 @@ def test_what_is_said_around_the_frames_of_smolvlm(tiny_cache: Path, tmp_path: P
 
 
 def test_what_cannot_be_shown_is_said(tiny_cache: Path, tmp_path: Path) -> None:
-    from fieldtune.errors import UserError
-
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     cases = [
         ("qwen2vl", tmp_path / "none.mp4", "none.mp4 cannot be shown"),

@@ -61,6 +61,16 @@ def load_reader(folder: Path | None, tokenizer: Tokenizer, frames: int | None = 
     return reader(settings, processor, tokenizer.native, films)
 
 
+def must_look_alike(media: Sequence[Shown]) -> None:
+    """`UserError` for pictures and films of a family whose tower is called once for each kind: where weights are shared
+    out, ranks would wait for one another if one of them has both in a pass."""
+    if len({one.kind for one in media}) > 1 and isinstance(media[0].reader, LlavaOnevisionReader):
+        raise UserError(
+            "pictures and films together are not done with LLaVA-OneVision where its weights are shared out; give "
+            "hardware.strategy=ddp, or a data set of one kind"
+        )
+
+
 class LlavaReader(Reader):
     """LLaVA 1.5 (arXiv 2310.03744): the patches of the picture's middle square."""
 

@@ -19,6 +19,8 @@ from fieldtune.records import Media, MediaKind, file_sha256
 from fieldtune.sources.pictures import MediaError, picture_size, read_image
 from fieldtune.sources.video import Film
 
+Made = tuple[str, Callable[[int], Shown]]  # the content's sum, and what makes it of the number of its first place
+
 
 class Reader(ABC):
     """A family whose text has a placeholder for each place and nothing around them.
@@ -48,28 +50,29 @@ class Reader(ABC):
             raise EncodeError(f"it holds {media.path}, a {media.kind}; this model is shown images only")
         path, what = Path(media.path), "picture" if media.kind == "image" else "film"
         try:
-            content = media.sha256 or file_sha256(path)
-            make = self._picture if media.kind == "image" else self._film
-            shown = make(path, content, together)
+            content, made = self._picture(media, together) if media.kind == "image" else self._film(media)
         except MediaError as error:
             raise EncodeError(f"its {what} {path} {error.reason}") from None
         except (OSError, ValueError) as error:
             raise EncodeError(f"its {what} {path} cannot be shown ({error})") from None
-        return CONTENTS.add((self, media.kind, content), shown)
+        return CONTENTS.add((self, media.kind, content), made)
 
-    def _picture(self, path: Path, content: str, together: int) -> Callable[[int], Shown]:
+    def _picture(self, media: Media, together: int) -> Made:
+        path = Path(media.path)
         size = picture_size(path)
-        places = self.places(size, together)
-        return lambda first: Shown(path, content, size, places, first, self)
+        content, places = media.sha256 or file_sha256(path), self.places(size, together)
+        return content, lambda first: Shown(path, content, size, places, first, self)
 
-    def _film(self, path: Path, content: str, together: int) -> Callable[[int], Shown]:
+    def _film(self, media: Media) -> Made:
         assert self.films is not None
+        path = Path(media.path)
+        content = media.sha256 or file_sha256(path)
         if content not in self._known:
             self._known[content] = self._decoder.probe(path)
         film = self._known[content]
         size, frames = (film.height, film.width), tuple(self.films.chosen(film))
         places = self.films.places(size, len(frames))
-        return lambda first: Shown(path, content, size, places, first, self, "video", film, frames)
+        return content, lambda first: Shown(path, content, size, places, first, self, "video", film, frames)
 
     @abstractmethod
     def places(self, size: Size, together: int) -> int:

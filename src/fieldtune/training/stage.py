@@ -26,6 +26,7 @@ from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.recompute import recompute_layers
 from fieldtune.models.run_model import start_model
+from fieldtune.models.vision import must_look_alike
 from fieldtune.tracking import Tracker
 from fieldtune.training.checkpoints import BEST, CHECKPOINTS, Checkpoints
 from fieldtune.training.module import FineTuning
@@ -71,7 +72,8 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     # Layers whose weights are shared out are called as they are: that is when their weights are put together.
     network = LanguageModelLoss(model, fused=not team.shares_samples)
     if team.shares_samples:
-        shown = (one for part in (rows, val) for row in part.encoded for one in row.media)
+        shown = [one for part in (rows, val) for row in part.encoded for one in row.media]
+        must_look_alike(shown)
         network.idle_media = moved(idle_media(shown), team.device)
     if config.trainer.activation_checkpointing:
         recompute_layers(model)
