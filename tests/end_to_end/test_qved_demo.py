@@ -21,6 +21,7 @@ SHORT = (
     "trainer.warmup_steps=1",
     "trainer.micro_batch_size=4",
     "trainer.sample_rows=0",
+    "hardware=cpu",
     "hardware.threads=1",
 )
 ABLATIONS = ("none", "text_only", "blank", "first_frame", "shuffled")

@@ -27,6 +27,7 @@ SHORT = (
     "trainer.eval_rows=2",
     "trainer.sample_rows=0",
     "evaluation.max_new_tokens=4",
+    "hardware=cpu",
     "hardware.threads=1",
 )
 ALOUD = "the base model mobile_videogpt_tiny answers, which was not fine-tuned"
