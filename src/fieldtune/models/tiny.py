@@ -17,7 +17,7 @@ from filelock import FileLock
 from fieldtune.models import tiny_film, tiny_vision
 from fieldtune.models.tokenizer import GPT2_END_ID, Gpt2Tokenizer
 
-FORM = 2  # part of the folder's name: raised when what is made here changes
+FORM = 3  # part of the folder's name: raised when what is made here changes
 
 # Of mistralai/Mistral-7B-Instruct-v0.3: a system text stands before the last message, and only if that is a user's.
 MISTRAL_TEMPLATE = """\
