@@ -19,8 +19,16 @@ from fieldtune.sources.video import Film, MediaError, decode, probe, uniform
 from .films import bars, cut, number_of, wait_for_reader, write_film
 
 
+EARLIER: set[int] = set()  # decoding processes of tests before, whose models are still in this process
+
+
+@pytest.fixture(autouse=True)
+def _of_this_test() -> None:
+    EARLIER.update(children())
+
+
 def children() -> list[int]:
-    """Decoding processes of this process."""
+    """Decoding processes of this process, of this test."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -28,7 +36,7 @@ def children() -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:  # gone by now
             continue
-        if parent == os.getpid() and b"decoding_process" in command:
+        if parent == os.getpid() and b"decoding_process" in command and int(folder.name) not in EARLIER:
             found.append(int(folder.name))
     return found
 

@@ -37,7 +37,9 @@ def words(work: Path, name: str, *more: str) -> tuple[str, ...]:
     return (*COMMON, *TRAINED, *places, f"model={name}_tiny", *more)
 
 
-@pytest.mark.parametrize("name", TAKING_FILMS)
+@pytest.mark.parametrize(
+    "name", [name if name == "qwen2vl" else pytest.param(name, marks=pytest.mark.slow) for name in TAKING_FILMS]
+)
 def test_it_is_trained_evaluated_and_asked(name: str, work: Path) -> None:
     run = run_here(work, "train", *words(work, name))
     kept = run.manifest()["media_cache"]

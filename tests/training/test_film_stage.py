@@ -201,6 +201,7 @@ def test_a_film_that_breaks_costs_a_training_its_rows_from_there_on(
     assert after != pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_leave_out_what_one_does(work: Path, run: runs.Run) -> None:
     """A film that is broken from the beginning: each process finds it where it comes across it."""
     film, curves, lost = Path(middle(run)), [], []
