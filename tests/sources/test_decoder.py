@@ -18,7 +18,6 @@ from fieldtune.sources.video import Film, MediaError, decode, probe, uniform
 
 from .films import bars, cut, number_of, wait_for_reader, write_film
 
-
 EARLIER: set[int] = set()  # decoding processes of tests before, whose models are still in this process
 
 
