@@ -33,6 +33,7 @@ from fieldtune.training.module import FineTuning
 from fieldtune.training.packing_record import PackingTrial, packing_record
 from fieldtune.training.results import save_results
 from fieldtune.training.strategies import make_team, make_trainer, must_gather, replicas
+from fieldtune.training.team import Team
 from fieldtune.training.watch import Watch, load_best
 
 log = logging.getLogger("fieldtune")
@@ -55,33 +56,14 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
     kept_media = keep_media(config, model, encoder.reader)
     if kept_media is not None:
         rows, val = kept_media.filled([rows, val], team.rank, config.hardware.accelerator)
-    schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))
-    if config.trainer.warmup_steps >= schedule.total_steps:
-        raise UserError(
-            f"trainer.warmup_steps={config.trainer.warmup_steps} leaves no step of {schedule.total_steps}; give fewer"
-        )
-    parameters, trainable = parameter_counts(model)
-    log.info("%s: %s parameters, %s trained", config.model.name, f"{parameters:,}", f"{trainable:,}")
-    log.info(
-        "%s optimizer steps of %d rows",
-        f"{schedule.total_steps:,}",
-        schedule.step_rows,
-    )
+    schedule = _schedule(config, rows, team)
+    counts = parameter_counts(model)
+    log.info("%s: %s parameters, %s trained", config.model.name, *(f"{count:,}" for count in counts))
+    log.info("%s optimizer steps of %d rows", f"{schedule.total_steps:,}", schedule.step_rows)
     if team.rank.number:  # the ranks' dropout must not be the same
         torch.manual_seed(config.seed + team.rank.number)
-    # Layers whose weights are shared out are called as they are: that is when their weights are put together.
-    network = LanguageModelLoss(model, fused=not team.shares_samples)
-    if team.shares_samples:
-        shown = [one for part in (rows, val) for row in part.encoded for one in row.media]
-        must_look_alike(shown)
-        network.idle_media = moved(idle_media(shown), team.device)
-    if config.trainer.activation_checkpointing:
-        recompute_layers(model)
     broken = BrokenRows(train=rows, val=val)
-    if config.trainer.packing is not Packing.none:
-        broken.readable(rows.encoded, lambda some: must_pack_exactly(network, some, config.model.context_length))
-    elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
-        broken.readable(rows.encoded, lambda some: must_score_exactly(network, some))
+    network = _network(config, model, rows, val, team, broken)
     module = FineTuning(network, config.trainer, config.hardware.precision, schedule.total_steps, team, config.adapter)
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints, writes=team.rank.writes)
     watch = Watch(checkpoints, config.trainer, schedule, val, encoder, tracker, broken)
@@ -115,15 +97,7 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         "data": {"fingerprint": dataset.fingerprint, "rows": dataset.rows, "folder": str(dataset.folder)},
         "supervised": {"train": account(rows), "val": account(val)},
         "left_out": {"train": broken.left_out("train"), "val": broken.left_out("val")},
-        "model": {
-            "name": config.model.name,
-            "weights": config.model.weights,
-            "adapter": config.adapter.kind.name,
-            "template": config.model.template.name,
-            "tokenizer": config.model.tokenizer.name,
-            "parameters": parameters,
-            "trainable_parameters": trainable,
-        },
+        "model": _model_facts(config, *counts),
         "steps": {
             "planned": schedule.total_steps,
             "done": watch.last_step,
@@ -135,6 +109,44 @@ def train(config: Config, run_dir: Path, tracker: Tracker) -> Mapping[str, Any]:
         **({"media_cache": kept_media.facts()} if kept_media is not None else {}),
         "metrics": watch.summary(),
         "files": files,
+    }
+
+
+def _schedule(config: Config, rows: Rows, team: Team) -> Schedule:
+    schedule = Schedule.of(config, len(rows.encoded), replicas(config.hardware, team))
+    if config.trainer.warmup_steps >= schedule.total_steps:
+        raise UserError(
+            f"trainer.warmup_steps={config.trainer.warmup_steps} leaves no step of {schedule.total_steps}; give fewer"
+        )
+    return schedule
+
+
+def _network(config: Config, model: Any, rows: Rows, val: Rows, team: Team, broken: BrokenRows) -> LanguageModelLoss:
+    """What computes the loss. A model that would compute another one in packs than row by row is refused."""
+    # Layers whose weights are shared out are called as they are: that is when their weights are put together.
+    network = LanguageModelLoss(model, fused=not team.shares_samples)
+    if team.shares_samples:
+        shown = [one for part in (rows, val) for row in part.encoded for one in row.media]
+        must_look_alike(shown)
+        network.idle_media = moved(idle_media(shown), team.device)
+    if config.trainer.activation_checkpointing:
+        recompute_layers(model)
+    if config.trainer.packing is not Packing.none:
+        broken.readable(rows.encoded, lambda some: must_pack_exactly(network, some, config.model.context_length))
+    elif not team.shares_samples:  # a rank that has a part of the weights answers only with the others
+        broken.readable(rows.encoded, lambda some: must_score_exactly(network, some))
+    return network
+
+
+def _model_facts(config: Config, parameters: int, trainable: int) -> dict[str, Any]:
+    return {
+        "name": config.model.name,
+        "weights": config.model.weights,
+        "adapter": config.adapter.kind.name,
+        "template": config.model.template.name,
+        "tokenizer": config.model.tokenizer.name,
+        "parameters": parameters,
+        "trainable_parameters": trainable,
     }
 
 
