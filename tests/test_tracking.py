@@ -218,9 +218,9 @@ def test_what_is_no_secret_stays() -> None:
 def test_a_secret_in_an_address_does_not_reach_wandb(tmp_path: Path) -> None:
     write_rows(tmp_path / "mine.jsonl")
     words = [word for word in OFFLINE if not word.startswith("tracking.tags")]
-    words += ["model.weights=hub:https://user:t0p@example.org/x", "run_dir=here"]
+    words += ["model.weights=hub:https://user:correct-horse@example.org/x", "run_dir=here"]
     done = script(tmp_path, "prepare", *words)
     assert done.returncode == 0, done.stderr
     assert offline_record(tmp_path / "here")["config"]["model"]["weights"] == "hub:https://(secret)@example.org/x"
     for path in (tmp_path / "here" / "wandb").rglob("*"):
-        assert not path.is_file() or b"t0p" not in path.read_bytes(), path
+        assert not path.is_file() or b"correct-horse" not in path.read_bytes(), path

@@ -74,6 +74,7 @@ def test_a_plan_needs_neither_a_gpu_nor_a_data_set(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_gets_overrides_that_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

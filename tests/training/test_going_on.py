@@ -28,6 +28,7 @@ def words(work: Path, *more: str) -> list[str]:
     return [*kills.data_words(work), *places, "name=latest_test", *more]
 
 
+@pytest.mark.slow
 def test_slurms_warning_requeues_and_latest_goes_on(work: Path, tmp_path: Path) -> None:
     """Only the launcher gets the signal; `scontrol` is a script that writes down what it is asked."""
     scontrol = tmp_path / "bin" / "scontrol"
@@ -85,6 +86,7 @@ def test_latest_is_the_newest_unfinished_one_of_these_words(work: Path) -> None:
         _latest("evaluate", config)
 
 
+@pytest.mark.slow
 def test_offline_copies_of_a_resumed_run(work: Path) -> None:
     """W&B cannot resume offline: each attempt is a copy of its own, under the same run id."""
     arguments = words(work, "trainer.max_epochs=4", "tracking=offline", f"run_dir={work / 'tracked'}")

@@ -4,10 +4,11 @@ them. No torchvision: its resizing of frames is torch's own `interpolate`, which
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
-import weakref
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from torch.nn.functional import interpolate
 from fieldtune.data.media import Shown
 from fieldtune.sources.decoder import Decoder
 from fieldtune.sources.pictures import Pixels
-from fieldtune.sources.video import Film, Sampler
+from fieldtune.sources.video import Film
 
 SETTINGS = "video_preprocessor_config.json"  # transformers' name
 TIMEOUT = 60.0  # seconds that reading a film may take, beside its own length
@@ -29,24 +30,12 @@ Size = tuple[int, int]  # pixels: height, width
 Tensors = dict[str, Tensor]
 
 
-class FilmDecoder:
-    """Reads films in a process of its own, which starts with the first film. Raises `MediaError`."""
-
-    def __init__(self) -> None:
-        self._decoder: Decoder | None = None
-
-    def probe(self, path: Path) -> Film:
-        return self._started().probe(path)
-
-    def frames(self, path: Path, choose: Sampler) -> tuple[Film, list[int], Pixels]:
-        """See `Decoder.frames`."""
-        return self._started().frames(path, choose)
-
-    def _started(self) -> Decoder:
-        if self._decoder is None:
-            self._decoder = Decoder(TIMEOUT)
-            weakref.finalize(self, self._decoder.close)  # at the end of the program at the latest
-        return self._decoder
+@cache
+def film_decoder() -> Decoder:
+    """Reads films in a process of its own, which starts with the first film: one for all models of this process."""
+    decoder = Decoder(TIMEOUT)
+    atexit.register(decoder.close)
+    return decoder
 
 
 class Films(ABC):

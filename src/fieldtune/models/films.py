@@ -15,7 +15,7 @@ from torch import Tensor
 from fieldtune.data.encode import EncodeError
 from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
 from fieldtune.errors import UserError
-from fieldtune.models.film_frames import FilmDecoder, Tensors
+from fieldtune.models.film_frames import Tensors, film_decoder
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, MediaKind, file_sha256
 from fieldtune.sources.pictures import MediaError, Pixels
@@ -68,7 +68,6 @@ class FilmReader:
         self.placeholders: dict[MediaKind, str] = {"video": PLACEHOLDER}
         self.place_ids: dict[MediaKind, int] = {"video": place[0]}
         self.kept: Callable[[Shown], Tensors] | None = None
-        self._decoder = FilmDecoder()
 
     def shown(self, media: Media, together: int) -> Shown:
         if media.kind != "video":
@@ -124,7 +123,7 @@ class FilmReader:
 
     def sampled(self, shown: Shown) -> tuple[Moments, Pixels]:
         """Which frames are sampled, and those frames [n, height, width, 3]; `MediaError` if they cannot be read."""
-        film, numbers, frames = self._decoder.frames(shown.path, self._sampled)
+        film, numbers, frames = film_decoder().frames(shown.path, self._sampled)
         return Moments(numbers, [number / film.fps for number in numbers]), frames
 
     def _sampled(self, film: Film) -> list[int]:

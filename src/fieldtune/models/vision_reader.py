@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
 from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
-from fieldtune.models.film_frames import FilmDecoder, Films, Size, Tensors
+from fieldtune.models.film_frames import Films, Size, Tensors, film_decoder
 from fieldtune.records import Media, MediaKind, file_sha256
 from fieldtune.sources.pictures import MediaError, picture_size, read_image
 from fieldtune.sources.video import Film
@@ -42,7 +42,6 @@ class Reader(ABC):
         self.placeholders: dict[MediaKind, str] = {
             kind: str(tokenizer.convert_ids_to_tokens(index)) for kind, index in self.place_ids.items()
         }
-        self._decoder = FilmDecoder()
         self._known: dict[str, Film] = {}  # films by content: a film of many rows is opened once
 
     def shown(self, media: Media, together: int) -> Shown:
@@ -68,7 +67,7 @@ class Reader(ABC):
         path = Path(media.path)
         content = media.sha256 or file_sha256(path)
         if content not in self._known:
-            self._known[content] = self._decoder.probe(path)
+            self._known[content] = film_decoder().probe(path)
         film = self._known[content]
         size, frames = (film.height, film.width), tuple(self.films.chosen(film))
         places = self.films.places(size, len(frames))
@@ -113,7 +112,7 @@ class Reader(ABC):
         """What the model takes of one picture or film; `MediaError` if it cannot be read."""
         if shown.film is not None:
             assert self.films is not None
-            return self.films.pixels(self._decoder.frames(shown.path, lambda _: list(shown.frames))[2])
+            return self.films.pixels(film_decoder().frames(shown.path, lambda _: list(shown.frames))[2])
         from PIL import Image
 
         # A picture of Pillow, for a processor would guess which axis of an array is that of colors.
