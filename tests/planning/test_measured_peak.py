@@ -211,6 +211,6 @@ def test_a_model_that_sees_films_is_planned_within_fifteen_hundredths(
     folder = larger_film_model(tmp_path / "model", tiny_cache)
     model = ("model=mobile_videogpt_tiny", f"model.weights=folder:{folder}", f"cache_dir={tmp_path / 'cache'}")
     data = ("data=jsonl", f"data.path={path}", "data.near_duplicate=1")
-    words = [*data, *model, "trainer=fit", *SHORT, "trainer.micro_batch_size=8", *trained]
+    words = [*data, *model, "trainer=fit", *SHORT, "trainer.micro_batch_size=8", "trainer.learning_rate=1e-3", *trained]
     planned, measured = both(tmp_path, idle, words, 0.15)
     assert planned == pytest.approx(measured, rel=0.15)

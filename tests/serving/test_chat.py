@@ -36,7 +36,7 @@ def test_chat_over_a_pipe(chat_run: Run) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_answer_only(chat_run: Run) -> None:
-    for _ in range(5):
+    for _ in range(20):
         process = started("chat", f"run={chat_run.folder}", "max_tokens=100000", "temperature=0")
         assert process.stdin and process.stdout
         process.stdin.write(b"Hi\n")

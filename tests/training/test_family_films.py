@@ -60,6 +60,7 @@ def test_it_is_trained_evaluated_and_asked(name: str, work: Path) -> None:
     assert len(shown.frames) == (2 if name == "smolvlm" else FRAMES)  # a film of two seconds
 
 
+@pytest.mark.slow
 def test_a_second_training_decodes_nothing(work: Path) -> None:
     """Neither do the epochs after the first; and what is read is what would be decoded."""
     facts, losses = [], []

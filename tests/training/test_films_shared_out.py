@@ -119,7 +119,7 @@ def test_results_stand_alone(train: Train, strategy: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ZERO)
 def test_the_best_weights_are_kept_not_the_last(train: Train, strategy: str) -> None:
-    far = ("trainer.learning_rate=0.3", "trainer.clip_norm=null", "trainer.scheduler=constant")
+    far = ("trainer.learning_rate=1.0", "trainer.clip_norm=null", "trainer.scheduler=constant")
     run = train(strategy, *far, "trainer.eval_every=1", "trainer.max_steps=2")
     kept, losses = run.manifest()["steps"]["kept"], curve(run, "val/loss")
     assert 0 < kept < max(losses) and losses[kept] == min(losses.values())
@@ -150,11 +150,11 @@ def test_a_projector_of_another_run_is_begun_with(train: Train, strategy: str, t
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("gigabytes", (0, 1e-4))
-def test_towers_look_while_it_trains(train: Train, strategy: str, gigabytes: float, tmp_path: Path) -> None:
+def test_towers_look_while_it_trains(work: Path, train: Train, strategy: str, gigabytes: float, tmp_path: Path) -> None:
     """Nothing is kept, or so little that entries are made again by one rank alone."""
     run = train(strategy, f"trainer.media_cache_gb={gigabytes}", f"cache_dir={tmp_path}")
     same(train("cpu"), run, 1e-4)
-    assert not gigabytes or run.manifest()["media_cache"]["made"] > run.manifest()["media_cache"]["read"]
+    assert not gigabytes or run.manifest()["media_cache"]["made"] > len(list((work / "rows").rglob("*.mp4")))
 
 
 @pytest.mark.slow

@@ -90,6 +90,7 @@ def test_rank_zero_alone_writes_the_run(odd: Path) -> None:
     assert run.manifest()["steps"]["done"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on(odd: Path) -> None:
     """Killed and started again, dropout included: every rank has its own random state."""
     long = words(

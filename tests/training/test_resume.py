@@ -115,6 +115,7 @@ def wait_for_step(folder: Path, step: int) -> None:
     raise AssertionError("the run did not get to its middle")
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_by_signals(work: Path, whole: runs.Run) -> None:
     folder = work / "killed"
     first = start(work, folder)
