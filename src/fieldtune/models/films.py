@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
+from fieldtune.data.media import CONTENTS, Ids, Shown
 from fieldtune.errors import UserError
 from fieldtune.models.film_frames import Tensors, film_decoder
+from fieldtune.models.reading import Reading
 from fieldtune.models.tokenizer import Tokenizer
 from fieldtune.records import Media, MediaKind, file_sha256
-from fieldtune.sources.pictures import MediaError, Pixels
+from fieldtune.sources.pictures import Pixels
 from fieldtune.sources.video import Film, sample_16
 
 if TYPE_CHECKING:
@@ -50,11 +51,8 @@ def load_film_reader(folder: Path, tokenizer: Tokenizer) -> FilmReader:
     return FilmReader(read_shape(folder), tokenizer)
 
 
-class FilmReader:
-    """A film is always as many places, whatever its length: `Shape.embeddings`.
-
-    kept: gives a film's tensors in place of decoding, where somebody keeps them (see `models.kept_films`).
-    """
+class FilmReader(Reading):
+    """A film is always as many places, whatever its length: `Shape.embeddings`."""
 
     in_text = True
 
@@ -67,7 +65,6 @@ class FilmReader:
         self.shape = shape
         self.placeholders: dict[MediaKind, str] = {"video": PLACEHOLDER}
         self.place_ids: dict[MediaKind, int] = {"video": place[0]}
-        self.kept: Callable[[Shown], Tensors] | None = None
 
     def shown(self, media: Media, together: int) -> Shown:
         if media.kind != "video":
@@ -94,21 +91,8 @@ class FilmReader:
 
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
         """Of several films what `MobileVideoGPT.get_image_features` takes; `BrokenMedia` if one cannot be read."""
-        films = [self._must_read(one) for one in shown]
+        films = [self.must_read(one) for one in shown]
         return {name: torch.stack([film[name] for film in films]) for name in films[0]}
-
-    def _must_read(self, shown: Shown) -> Tensors:
-        try:
-            return self.tensors(shown)
-        except MediaError as error:
-            raise BrokenMedia(shown, error.reason) from None
-
-    def check(self, shown: Shown) -> None:
-        self.tensors(shown)
-
-    def tensors(self, shown: Shown) -> Tensors:
-        """What the model takes of a film, kept or decoded; `MediaError` if it cannot be read."""
-        return self.kept(shown) if self.kept else self.pixels(shown)
 
     def pixels(self, shown: Shown) -> Tensors:
         """A film's pixels for both towers; `MediaError` if it cannot be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fieldtune.data.encode import EncodeError
-from fieldtune.data.media import CONTENTS, BrokenMedia, Ids, Shown
+from fieldtune.data.media import CONTENTS, Ids, Shown
 from fieldtune.models.film_frames import Films, Size, Tensors, film_decoder
+from fieldtune.models.reading import Reading
 from fieldtune.records import Media, MediaKind, file_sha256
 from fieldtune.sources.pictures import MediaError, picture_size, read_image
 from fieldtune.sources.video import Film
@@ -22,12 +23,8 @@ from fieldtune.sources.video import Film
 Made = tuple[str, Callable[[int], Shown]]  # the content's sum, and what makes it of the number of its first place
 
 
-class Reader(ABC):
-    """A family whose text has a placeholder for each place and nothing around them.
-
-    kept: gives what the model takes of a picture or film in place of reading it, where somebody keeps that (see
-    `models.kept_media`).
-    """
+class Reader(Reading):
+    """A family whose text has a placeholder for each place and nothing around them."""
 
     in_text = False
     takes_films: ClassVar[type[Films] | None] = None
@@ -35,7 +32,6 @@ class Reader(ABC):
     def __init__(self, settings: Any, processor: Any, tokenizer: Any, films: Films | None = None) -> None:
         """settings: transformers' configuration of the model. tokenizer: transformers' too."""
         self.settings, self.processor, self.films = settings, processor, films
-        self.kept: Callable[[Shown], Tensors] | None = None
         self.place_ids: dict[MediaKind, int] = {"image": int(settings.image_token_id)}
         if films is not None:
             self.place_ids["video"] = int(settings.video_token_id)
@@ -84,20 +80,7 @@ class Reader(ABC):
         return None
 
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
-        return joined([self._must_read(one) for one in shown])
-
-    def _must_read(self, shown: Shown) -> Tensors:
-        try:
-            return self.tensors(shown)
-        except MediaError as error:
-            raise BrokenMedia(shown, error.reason) from None
-
-    def check(self, shown: Shown) -> None:
-        self.tensors(shown)
-
-    def tensors(self, shown: Shown) -> Tensors:
-        """What the model takes of a picture or film, kept or read; `MediaError` if it cannot be read."""
-        return self.kept(shown) if self.kept else self.pixels(shown)
+        return joined([self.must_read(one) for one in shown])
 
     def identity(self, kind: MediaKind) -> dict[str, Any]:
         """What pixels of a kind depend on beside the file and the frames, for a cache."""
