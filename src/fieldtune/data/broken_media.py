@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 
 from fieldtune.data.encode import Encoded
-from fieldtune.data.load import Rows
+from fieldtune.data.load import Rows, media_of_rows
 from fieldtune.data.media import BrokenMedia, Shown
 from fieldtune.errors import UserError
 from fieldtune.progress import Progress
@@ -78,10 +78,10 @@ class BrokenRows:
 def without_broken(parts: Sequence[Rows], what: str = "") -> list[Rows]:
     """Rows without those whose media cannot be read, which are named. Each file is read once, as the model's reader
     does it. what: stands before the progress; empty: none is shown. `UserError` if no row is left of a part."""
-    found = {shown.first: shown for part in parts for row in part.encoded for shown in row.media}
+    found = media_of_rows(parts)
     progress = Progress(what, len(found)) if what and found else None
     broken: dict[int, str] = {}
-    for shown in found.values():
+    for shown in found:
         broken |= broken_of([shown], shown.reader.check)
         if progress is not None:
             progress.advance()

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from fieldtune.data.encode import Encoded, EncodeError, Encoder
+from fieldtune.data.media import Shown
 from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.records import Example, read_examples
@@ -26,6 +27,11 @@ class Rows:
     examples: list[Example]
     encoded: list[Encoded]
     left_out: list[tuple[str, str]]
+
+
+def media_of_rows(parts: Iterable[Rows]) -> list[Shown]:
+    """Each picture and film of some rows, once."""
+    return list({shown.first: shown for part in parts for row in part.encoded for shown in row.media}.values())
 
 
 def encode_examples(

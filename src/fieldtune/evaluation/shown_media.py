@@ -9,7 +9,7 @@ from typing import Any
 from fieldtune.config import Accelerator, Config
 from fieldtune.data.broken_media import without_broken
 from fieldtune.data.encode import Encoded
-from fieldtune.data.load import Rows
+from fieldtune.data.load import Rows, media_of_rows
 from fieldtune.models.films import Moments
 from fieldtune.models.kept_films import chosen_frames, keeping_media
 from fieldtune.models.kept_media import KeptMedia
@@ -38,7 +38,7 @@ def readable(config: Config, models: RunModel, rows: Rows) -> Rows:
 def moments_of(model: Any, kept: KeptMedia | None, rows: Rows) -> dict[int, Moments]:
     """The frames that a model chooses of each film, by the number of its first place."""
     found: dict[int, Moments] = {}
-    for shown in {one.first: one for row in rows.encoded for one in row.media}.values():
+    for shown in media_of_rows([rows]):
         try:
             moments = chosen_frames(model, kept, shown)
         except MediaError as error:  # it was read a moment ago

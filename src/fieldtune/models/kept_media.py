@@ -17,7 +17,7 @@ import torch
 from fieldtune.config import Accelerator
 from fieldtune.data.broken_media import broken_of, left_without
 from fieldtune.data.cache_entry import Array, Entry
-from fieldtune.data.load import Rows
+from fieldtune.data.load import Rows, media_of_rows
 from fieldtune.data.media import Shown
 from fieldtune.data.media_cache import Key, MediaCache
 from fieldtune.models.film_frames import Tensors
@@ -45,13 +45,12 @@ class KeptMedia(ABC):
     def filled(self, parts: Sequence[Rows], rank: Rank, accelerator: Accelerator) -> list[Rows]:
         """Make what is not kept yet of the media of rows, after saying what it takes. Rows with one that cannot be read
         are left out, and named; `UserError` if none is left of a part."""
-        media = {shown.first: shown for part in parts for row in part.encoded for shown in row.media}
-        present = sum(self._cache.has(self._key(shown)) for shown in media.values())
+        media = media_of_rows(parts)
+        present = sum(self._cache.has(self._key(shown)) for shown in media)
         if rank.writes and media:
-            self._cache.announce(len(media), *self._size(list(media.values())), present)
+            self._cache.announce(len(media), *self._size(media), present)
         # Each process begins elsewhere: what one makes, the others read.
-        ahead = list(media.values())
-        ahead = ahead[rank.number :: rank.world_size] + ahead
+        ahead = media[rank.number :: rank.world_size] + media
         with self._towers_on(torch.device("cuda", rank.local) if accelerator is Accelerator.gpu else None):
             broken = broken_of(ahead, self.tensors)
         log.info("media cache: %d of %d pictures and films were read", self._cache.counts.made, len(media))
