@@ -201,7 +201,6 @@ def test_offloading_is_asked_for(tmp_path: Path) -> None:
     assert strategy.config["zero_force_ds_cpu_optimizer"] is False
 
 
-@cache
 def assert_moved(run: runs.Run, told: dict[str, Any], name: str) -> None:
     """What `told_without_deepspeed` told is of the best weights: adapter and projectors have moved, towers have not."""
     assert told["loss"] == pytest.approx(run.manifest()["metrics"]["val/best_loss"], rel=1e-5)
@@ -211,6 +210,7 @@ def assert_moved(run: runs.Run, told: dict[str, Any], name: str) -> None:
     assert f"projector weights: from the base checkpoint, tiny:{name}" in (run.folder / runs.LOG).read_text()
 
 
+@cache
 def told_without_deepspeed(folder: Path) -> dict[str, Any]:
     """What a process that cannot import DeepSpeed finds in the folder of a finished run."""
     command = [sys.executable, "-c", TOLD, str(folder)]
