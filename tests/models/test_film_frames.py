@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import multiprocessing
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +23,7 @@ from fieldtune.config import TemplateKind, TokenizerKind
 from fieldtune.data.encode import EncodeError, Encoder
 from fieldtune.data.media import plain_inputs
 from fieldtune.errors import UserError
-from fieldtune.models.film_frames import QwenFilms, in_words
+from fieldtune.models.film_frames import QwenFilms, film_decoder, in_words
 from fieldtune.models.generate import Sampling, generate
 from fieldtune.models.loss import LanguageModelLoss
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
@@ -33,6 +35,7 @@ from fieldtune.records import Media
 from fieldtune.sources.video import Film, decode, probe
 from tests.models.pictures import pictures, seeing, seeing_encoder, turns
 from tests.models.seen_films import FRAMES, TAKING_FILMS, films, rows_with_films
+from tests.sources.films import write_film
 
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 if HAS_TORCHVISION and not hasattr(torch.ops.torchvision, "nms"):
@@ -255,3 +258,19 @@ def test_a_folder_that_training_leaves_shows_the_same(name: str, tiny_cache: Pat
     encoders[1].reader = load_reader(folder, tokenizer, FRAMES)
     one, other = (plain_inputs(torch.tensor([each.prompt(turns([media], "What?", "")[:1])])) for each in encoders)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_forked_rank_reads_films_by_itself(tmp_path: Path) -> None:
+    """Two processes that shared a decoder would get each other's frames, or none."""
+    path = write_film(tmp_path / "film.mp4")
+    ours = film_decoder()
+    assert ours.probe(path).frames == 30
+
+    def in_child() -> None:
+        os._exit(0 if film_decoder() is not ours and film_decoder().probe(path).frames == 30 else 1)
+
+    forked = multiprocessing.get_context("fork").Process(target=in_child)
+    forked.start()
+    forked.join(60)
+    assert forked.exitcode == 0
+    assert film_decoder() is ours and ours.probe(path).frames == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -131,3 +132,22 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with Decoder() as decoder, pytest.raises(UserError, match=r"pip install 'fieldtune\[video\]'"):
         decoder.probe(tmp_path / "film.mp4")
+
+
+def test_a_forked_process_neither_asks_nor_ends_its_parents(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "film.mp4")
+
+    def in_child(decoder: Decoder) -> None:
+        with pytest.raises(RuntimeError, match="another process"):
+            decoder.probe(path)
+        decoder.close()
+        os._exit(7)
+
+    with Decoder() as decoder:
+        film = decoder.probe(path)
+        (child,) = children()
+        forked = multiprocessing.get_context("fork").Process(target=in_child, args=(decoder,))
+        forked.start()
+        forked.join(60)
+        assert forked.exitcode == 7
+        assert decoder.probe(path) == film and children() == [child]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import atexit
 import json
 import math
+import os
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
@@ -30,9 +31,16 @@ Size = tuple[int, int]  # pixels: height, width
 Tensors = dict[str, Tensor]
 
 
-@cache
 def film_decoder() -> Decoder:
-    """Reads films in a process of its own, which starts with the first film: one for all models of this process."""
+    """Reads films in a process of its own, which starts with the first film: one for all models of this process.
+
+    A forked process gets another: two that ask the same one would get each other's frames.
+    """
+    return _decoder_of(os.getpid())
+
+
+@cache
+def _decoder_of(_process: int) -> Decoder:
     decoder = Decoder(TIMEOUT)
     atexit.register(decoder.close)
     return decoder

@@ -69,6 +69,7 @@ class Decoder:
         for child in self._children:
             self._idle.put(child)
         self._numbers = itertools.count()
+        self._owner = os.getpid()
         self._closed = False
 
     def __enter__(self) -> Decoder:
@@ -80,7 +81,9 @@ class Decoder:
         self.close()
 
     def close(self) -> None:
-        """End the children, in the middle of their work or not."""
+        """End the children, in the middle of their work or not; nothing in a forked process, whose they are not."""
+        if os.getpid() != self._owner:
+            return
         self._closed = True
         with suppress(queue.Empty):
             while True:
@@ -150,6 +153,8 @@ class Decoder:
     def _ask(self, do: str, path: Path, seconds: float, **more: Any) -> dict[str, Any]:
         if self._closed:
             raise RuntimeError("the decoder is closed")
+        if os.getpid() != self._owner:
+            raise RuntimeError("the decoder is that of another process, which this one was forked from")
         child = self._idle.get()
         try:
             answer = child.ask({"do": do, "path": str(path.absolute()), **more}, seconds)
