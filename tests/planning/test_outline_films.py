@@ -16,8 +16,9 @@ from fieldtune.models.adapters import adapt, parameter_counts
 from fieldtune.models.film_outline import blank_films
 from fieldtune.models.films import FilmReader
 from fieldtune.models.ledger import counting
+from fieldtune.models.looking_outline import held_looking
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
-from fieldtune.models.outline import counts, held_by, held_looking, outline
+from fieldtune.models.outline import counts, held_by, outline
 from fieldtune.models.real_inputs import pixels
 from fieldtune.records import Media
 from fieldtune.training.window import backward_window
@@ -36,9 +37,13 @@ def film_reader(encoder: Encoder) -> FilmReader:
     return encoder.reader
 
 
+def one_film(folder: Path, number: int = 0) -> Media:
+    return Media("video", str(write_film(folder / f"{number}.mp4", range(20 * number, 20 * number + 20))))
+
+
 def window(encoder: Encoder, folder: Path) -> Window:
     """Several questions about each of two films."""
-    films = [Media("video", str(write_film(folder / f"{n}.mp4", range(20 * n, 20 * n + 20)))) for n in range(2)]
+    films = [one_film(folder, number) for number in range(2)]
     rows = [turns([film], question, f"It is {n}") for n, film in enumerate(films) for question in QUESTIONS]
     return window_with_media(pack_window([encoder.row(row) for row in rows], 3, share=True))
 
@@ -73,14 +78,15 @@ def test_a_trace_looks_as_the_model_does(adapter: AdapterConfig, kept: bool, tin
     assert max(sum(parts.values()) for parts in held.values()) == pytest.approx(real, rel=0.06)
 
 
-def test_looking_before_training_is_counted(tiny_cache: Path) -> None:
+def test_looking_before_training_is_counted(tiny_cache: Path, tmp_path: Path) -> None:
     model = seeing(NAME, tiny_cache)
     shape = model.shape
     film = torch.zeros(2, shape.frames, 3, shape.image_size, shape.image_size)
+    (shown,) = seeing_encoder(NAME, tiny_cache).row(turns([one_film(tmp_path)], QUESTIONS[0], "It is 0")).media
     with torch.no_grad(), counting([*model.parameters(), film]) as ledger:
         model.look(*film)
     real = film.nbytes + max(peak.total for peak in ledger.peaks().values())
-    assert held_looking(model.config) == pytest.approx(real, rel=0.06)
+    assert held_looking(model.config, shown) == pytest.approx(real, rel=0.06)
 
 
 def test_four_bits_are_refused_before_anything_is_read(tiny_cache: Path) -> None:

@@ -62,6 +62,14 @@ class MediaReader(Protocol):
         """Pixels, ready for the model. Reads the files; `BrokenMedia` if one cannot be read."""
         ...
 
+    def values(self, shown: Shown) -> int:
+        """How many numbers the pixels of a picture or film are, for all towers."""
+        ...
+
+    def must_see(self, shown: Shown) -> dict[str, Tensor]:
+        """The pixels of one, whatever is kept of it; `BrokenMedia` if it cannot be read."""
+        ...
+
     def check(self, shown: Shown) -> None:
         """Read a file as `inputs` will; `MediaError` if it cannot be read."""
         ...

@@ -19,8 +19,8 @@ from fieldtune.data.media import CONTENTS, media_of
 from fieldtune.errors import UserError
 from fieldtune.models.constrained import Constraint
 from fieldtune.models.generate import Sampling
+from fieldtune.models.looks import embedded
 from fieldtune.models.loss import unwrapped
-from fieldtune.models.vision_parts import embedded
 
 
 class Prompt:

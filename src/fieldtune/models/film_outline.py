@@ -26,11 +26,6 @@ def film_patch(settings: Any) -> int:
     return 2 * 3 * shape_of(settings.to_dict()).patch ** 2
 
 
-def film_numbers(shape: Shape) -> int:
-    """Numbers of the pixels of a film, for both towers."""
-    return 2 * shape.frames * 3 * shape.image_size**2
-
-
 def blank_films(config: Config, shape: Shape) -> Callable[[Shown], Tensors]:
     """For `FilmReader.kept`: in place of a film zeros, as many as a training has of it (`models.kept_films`)."""
     if config.adapter.vision is not VisionPart.frozen or config.trainer.media_cache_gb == 0:

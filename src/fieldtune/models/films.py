@@ -94,6 +94,9 @@ class FilmReader(Reading):
         films = [self.must_read(one) for one in shown]
         return {name: torch.stack([film[name] for film in films]) for name in films[0]}
 
+    def values(self, shown: Shown) -> int:
+        return 2 * self.shape.frames * 3 * self.shape.image_size**2
+
     def pixels(self, shown: Shown) -> Tensors:
         """A film's pixels for both towers; `MediaError` if it cannot be read."""
         from fieldtune.models.mobile_videogpt.preprocess import film_pixels

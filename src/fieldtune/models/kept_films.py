@@ -5,7 +5,6 @@ Of frozen towers what they see (`Look`), else the frames in the sizes that the t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,8 @@ from fieldtune.data.media import MediaReader, Shown
 from fieldtune.data.media_cache import Key, MediaCache
 from fieldtune.models.film_frames import Tensors
 from fieldtune.models.films import FilmReader, Moments
-from fieldtune.models.kept_media import FOLDER, KeptMedia
+from fieldtune.models.kept_looks import KeptLooks, keeps_looks
+from fieldtune.models.kept_media import FOLDER, KeptMedia, kept_dtype, weights_sum
 from fieldtune.models.kept_pixels import KeptPixels
 from fieldtune.models.loss import unwrapped
 from fieldtune.models.mobile_videogpt.preprocess import film_crops, film_pixels, normalized
@@ -37,11 +37,13 @@ def keep_media(config: Config, model: Any, reader: MediaReader | None) -> KeptMe
         return None
     cache = MediaCache(Path(config.cache_dir).expanduser() / FOLDER, int(config.trainer.media_cache_gb * 1e9))
     frozen = config.adapter.vision is VisionPart.frozen
-    kept: KeptMedia = (
-        KeptPixels(cache, reader)
-        if isinstance(reader, Reader)
-        else KeptFilms(cache, reader, unwrapped(model), config.hardware.precision, frozen=frozen)
-    )
+    kept: KeptMedia
+    if isinstance(reader, FilmReader):
+        kept = KeptFilms(cache, reader, unwrapped(model), config.hardware.precision, frozen=frozen)
+    elif keeps_looks(config):
+        kept = KeptLooks(cache, reader, unwrapped(model), config.hardware.precision)
+    else:
+        kept = KeptPixels(cache, reader)
     reader.kept = kept.tensors
     return kept
 
@@ -71,14 +73,14 @@ class KeptFilms(KeptMedia):
     def __init__(
         self, cache: MediaCache, reader: FilmReader, model: Any, precision: Precision, *, frozen: bool | None = None
     ) -> None:
-        super().__init__(cache)
-        self._reader, self._model = reader, model
         self._frozen: bool = model.towers_frozen if frozen is None else frozen
+        super().__init__(cache, model.towers if self._frozen else ())
+        self._reader, self._model = reader, model
         self.kept = "looks" if self._frozen else "frames"
-        self._dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
+        self._dtype = kept_dtype(precision)
         self._processor: dict[str, Any] = {"model": "mobile_videogpt", "towers": reader.shape.towers(), "form": FORM}
         if self._frozen:
-            self._processor |= {"weights": _identity(model.towers), "dtype": str(self._dtype)}
+            self._processor |= {"weights": weights_sum(_weights_of(model.towers)), "dtype": str(self._dtype)}
 
     def tensors(self, shown: Shown) -> Tensors:
         entry = self._entry(shown)
@@ -118,20 +120,6 @@ class KeptFilms(KeptMedia):
         kept = {name: storable(getattr(look, name).to(self._dtype)) for name in ("images", "video")}
         return {**kept, **told, "chosen": storable(look.chosen)}
 
-    @contextmanager
-    def _towers_on(self, device: torch.device | None) -> Iterator[None]:
-        """While the towers are on a device; None: they stay where they are."""
-        if device is None or not self._frozen:
-            yield
-            return
-        for tower in self._model.towers:
-            tower.to(device)
-        try:
-            yield
-        finally:
-            for tower in self._model.towers:
-                tower.to("cpu")
-
 
 def chosen_frames(model: Any, kept: KeptMedia | None, shown: Shown) -> Moments | None:
     """The film's frames that a model's video tower is shown; None of a model that chooses none. kept: `keep_media` of
@@ -153,13 +141,7 @@ def chosen_by(inner: Any, film: Tensors) -> Tensor:
     return chosen
 
 
-def _identity(towers: Sequence[Any]) -> str:
-    """SHA-256 of weights, by which what they saw is known again."""
-    sums = hashlib.sha256()
+def _weights_of(towers: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
     for number, tower in enumerate(towers):
-        state: dict[str, Tensor] = tower.state_dict()
-        for name, tensor in sorted(state.items()):
-            sums.update(f"{number} {name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
-            sums.update(np.ascontiguousarray(flat.view(torch.uint8).numpy()).data)
-    return sums.hexdigest()
+        for name, tensor in sorted(tower.state_dict().items()):
+            yield f"{number} {name}", tensor

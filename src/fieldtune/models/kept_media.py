@@ -1,20 +1,24 @@
 """What is kept of pictures and films while a model is trained or asked: made once, read by every process.
 
-Of Mobile-VideoGPT's films what frozen towers see, or frames (`kept_films`); of other models pixels (`kept_pixels`).
+Of Mobile-VideoGPT's films what frozen towers see, or frames (`kept_films`); of other models what a frozen tower sees
+(`kept_looks`), or pixels (`kept_pixels`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from fieldtune.config import Accelerator
+from fieldtune.config import Accelerator, Precision
 from fieldtune.data.broken_media import broken_of, left_without
 from fieldtune.data.cache_entry import Array, Entry
 from fieldtune.data.load import Rows, media_of_rows
@@ -35,8 +39,9 @@ class KeptMedia(ABC):
 
     kept = "pixels"  # what an entry holds, for a manifest
 
-    def __init__(self, cache: MediaCache) -> None:
-        self._cache = cache
+    def __init__(self, cache: MediaCache, towers: Sequence[nn.Module] = ()) -> None:
+        """towers: frozen ones, which look when an entry is made."""
+        self._cache, self._towers = cache, towers
 
     @abstractmethod
     def tensors(self, shown: Shown) -> Tensors:
@@ -81,5 +86,29 @@ class KeptMedia(ABC):
 
     @contextmanager
     def _towers_on(self, device: torch.device | None) -> Iterator[None]:
-        """While the towers are on a device, where they are looked with; None: they stay where they are."""
-        yield
+        """While the towers are on a device; None: they stay where they are."""
+        if device is None:
+            yield
+            return
+        for tower in self._towers:
+            tower.to(device)
+        try:
+            yield
+        finally:
+            for tower in self._towers:
+                tower.to("cpu")
+
+
+def kept_dtype(precision: Precision) -> torch.dtype:
+    """Of what frozen towers see, by the precision of the training."""
+    return torch.float32 if precision is Precision.fp32 else torch.bfloat16
+
+
+def weights_sum(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of weights by name, by which what they saw is known again."""
+    sums = hashlib.sha256()
+    for name, tensor in weights:
+        sums.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        sums.update(np.ascontiguousarray(flat.view(torch.uint8).numpy()).data)
+    return sums.hexdigest()

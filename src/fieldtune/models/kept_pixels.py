@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -38,8 +37,7 @@ class KeptPixels(KeptMedia):
         return unpacked({name: entry.tensor(name) for name in entry.arrays})
 
     def _key(self, shown: Shown) -> Key:
-        film = None if shown.film is None else asdict(shown.film)
-        return Key(shown.content, {"frames": list(shown.frames), "film": film}, self._reader.identity(shown.kind))
+        return Key(shown.content, self._reader.sampling(shown), self._reader.identity(shown.kind))
 
     def _size(self, media: Sequence[Shown]) -> tuple[tuple[int, ...], str]:
         return (math.ceil(sum(self._reader.values(one) for one in media) / len(media)),), "uint8"

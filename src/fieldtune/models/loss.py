@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from fieldtune.data.media import MediaBatch
 from fieldtune.models.cross_entropy import losses, summed_cross_entropy
 from fieldtune.models.layout import Layout
+from fieldtune.models.looks import embedded
 from fieldtune.models.soft_caps import output_head
 from fieldtune.models.tree_attention import NAME, Trunk, mask_for, register
-from fieldtune.models.vision_parts import embedded, text_body
+from fieldtune.models.vision_parts import text_body
 
 
 class LanguageModelLoss(nn.Module):

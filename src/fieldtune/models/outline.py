@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,28 +168,25 @@ def _held(
 ) -> dict[str, dict[str, int]]:
     layers = settings.get_text_config().num_hidden_layers
     low, high = FEW if layers > max(FEW) else (layers, layers)
-    try:
-        fewer = _trace(_on_fakes(settings, adapter, low, frozen, recompute), window, precision)
+    with traceable(settings):
+        fewer = _trace(on_fakes(settings, adapter, low, frozen, recompute), window, precision)
         if low == high:
             return fewer
-        more = _trace(_on_fakes(settings, adapter, high, frozen, recompute), window, precision)
-    except UserError:
-        raise
-    except Exception as error:  # an architecture that does something fake tensors cannot
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"a {settings.model_type} cannot be traced ({reason}), so its memory is not known") from error
+        more = _trace(on_fakes(settings, adapter, high, frozen, recompute), window, precision)
     times = (layers - low) / (high - low)
     return {phase: _extended(parts, more.get(phase, parts), times) for phase, parts in fewer.items()}
 
 
-def held_looking(settings: Any) -> int:
-    """Bytes held at most while the frozen towers of a Mobile-VideoGPT look at one film (`models.kept_films`)."""
-    mode, network = _on_fakes(settings, AdapterConfig(kind=AdapterKind.none), 1, torch.float32, False)
-    model: Any = network.model
-    shape = model.shape
-    with mode, torch.no_grad(), counting(network.parameters()) as ledger:
-        model.look(*torch.empty(2, shape.frames, 3, shape.image_size, shape.image_size))
-    return max(peak.total for peak in ledger.peaks().values())
+@contextmanager
+def traceable(settings: Any) -> Iterator[None]:
+    """Where fakes are computed with: an architecture may do something that they cannot."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"a {settings.model_type} cannot be traced ({reason}), so its memory is not known") from error
 
 
 def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -> dict[str, int]:
@@ -198,10 +195,10 @@ def _extended(parts: Mapping[str, int], more: Mapping[str, int], times: float) -
     return {name: max(0, round(value)) for name, value in grown.items()}
 
 
-def _on_fakes(
+def on_fakes(
     settings: Any, adapter: AdapterConfig, layers: int, frozen: torch.dtype, recompute: bool
 ) -> tuple[FakeTensorMode, LanguageModelLoss]:
-    """The network of a few layers on fake tensors of the CPU."""
+    """The network of a few layers of the language model on fake tensors of the CPU."""
     network = LanguageModelLoss(outline(settings, adapter, layers))
     seeing = _seeing(unwrapped(network.model))  # in fp32 always
     if recompute:

@@ -13,6 +13,7 @@ from fieldtune.config import Packing
 from fieldtune.data.encode import Encoded
 from fieldtune.data.media import plain_inputs
 from fieldtune.errors import UserError
+from fieldtune.models.looks import are_rounded
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.scoring import row_losses
 from fieldtune.models.vision_parts import text_body
@@ -37,7 +38,7 @@ def must_pack_exactly(network: LanguageModelLoss, rows: Sequence[Encoded], conte
     if not getattr(body, "_supports_attention_backend", False) and settings.model_type != "gpt2":
         raise UserError(f"{name} does not let its attention be chosen, which packing needs; {ADVICE}")
     worst = _largest_difference(network, rows, Packing.rows, Packing.shared_prefix)
-    if not worst <= _tolerance(network):
+    if not worst <= _tolerance(network, rows):
         raise UserError(f"{name} gives other losses in a pack than alone (by {worst:.3g} nats a token); {ADVICE}")
 
 
@@ -47,14 +48,16 @@ def must_score_exactly(network: LanguageModelLoss, rows: Sequence[Encoded]) -> N
     Some families do something with the logits in their own forward, which the loss, that calls its parts, must know of.
     """
     worst = _largest_difference(network, rows, Packing.none)
-    if not worst <= _tolerance(network):
+    if not worst <= _tolerance(network, rows):
         name = type(unwrapped(network.model)).__name__
         raise UserError(f"{name} cannot be trained here: its losses would be wrong by {worst:.3g} nats a token")
 
 
-def _tolerance(network: LanguageModelLoss) -> float:
-    """Packed weights are multiplied in 16 bits, most of the time."""
-    return LARGEST_ROUNDED if getattr(unwrapped(network.model), "is_loaded_in_4bit", False) else LARGEST_DIFFERENCE
+def _tolerance(network: LanguageModelLoss, rows: Sequence[Encoded]) -> float:
+    """Packed weights are multiplied in 16 bits, most of the time; kept looks may have been rounded to them."""
+    seen = (one.reader.inputs([one]) for row in _chosen(rows) for one in row.media)
+    rounded = getattr(unwrapped(network.model), "is_loaded_in_4bit", False) or any(map(are_rounded, seen))
+    return LARGEST_ROUNDED if rounded else LARGEST_DIFFERENCE
 
 
 def _chosen(rows: Sequence[Encoded]) -> list[Encoded]:

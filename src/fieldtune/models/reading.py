@@ -29,7 +29,15 @@ class Reading(ABC):
 
     def must_read(self, shown: Shown) -> Tensors:
         """The same; `BrokenMedia` if it cannot be read."""
-        try:
-            return self.tensors(shown)
-        except MediaError as error:
-            raise BrokenMedia(shown, error.reason) from None
+        return _readable(self.tensors, shown)
+
+    def must_see(self, shown: Shown) -> Tensors:
+        """Its pixels, whatever is kept; `BrokenMedia` if it cannot be read."""
+        return _readable(self.pixels, shown)
+
+
+def _readable(read: Callable[[Shown], Tensors], shown: Shown) -> Tensors:
+    try:
+        return read(shown)
+    except MediaError as error:
+        raise BrokenMedia(shown, error.reason) from None

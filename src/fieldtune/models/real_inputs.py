@@ -33,7 +33,12 @@ class RealStaysReal(TorchDispatchMode):
 @contextmanager
 def looking_really(inner: Any) -> Iterator[None]:
     """In here a model that sees looks at real pixels by fake weights."""
-    names = [name for name in ("get_image_features", "get_video_features") if hasattr(inner, name)]
+    owners = {
+        "get_image_features": inner,
+        "get_video_features": inner,
+        "pack_image_features": getattr(inner, "model", None),  # of kept looks
+    }
+    names = [name for name, owner in owners.items() if hasattr(owner, name)]
 
     def really(look: Any) -> Any:
         def looked(*args: Any, **kwargs: Any) -> Any:
@@ -43,12 +48,12 @@ def looking_really(inner: Any) -> Iterator[None]:
         return looked
 
     for name in names:
-        setattr(inner, name, really(getattr(inner, name)))
+        setattr(owners[name], name, really(getattr(owners[name], name)))
     try:
         yield
     finally:
         for name in names:
-            delattr(inner, name)  # the class's own is there again
+            delattr(owners[name], name)  # the class's own is there again
 
 
 def pixels(batches: Any) -> list[Tensor]:

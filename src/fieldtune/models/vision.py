@@ -78,8 +78,15 @@ class LlavaReader(Reader):
         return self._patches() ** 2 + self._extra()
 
     def values(self, shown: Shown) -> int:
-        tiles = len(shown.frames) or self._tile_count(shown.size)
-        return int(tiles * 3 * self.settings.vision_config.image_size**2)
+        return int(self._tiles(shown) * 3 * self.settings.vision_config.image_size**2)
+
+    def look_shape(self, shown: Shown) -> tuple[int, ...]:
+        layers = self.settings.vision_feature_layer
+        width = self.settings.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+        return self._tiles(shown), self._patches() ** 2 + self._extra(), width
+
+    def _tiles(self, shown: Shown) -> int:
+        return len(shown.frames) or self._tile_count(shown.size)
 
     def _tile_count(self, size: Size) -> int:
         """Squares that the tower is shown of a picture."""
@@ -180,9 +187,16 @@ class Idefics3Reader(Reader):
         return (height // side, width // side) if height > side or width > side else (0, 0)
 
     def values(self, shown: Shown) -> int:
+        return int(self._count(shown) * 4 * self.processor.max_image_size["longest_edge"] ** 2)  # colors and a mask
+
+    def look_shape(self, shown: Shown) -> tuple[int, ...]:
+        tower = self.settings.vision_config
+        return self._count(shown), self._a_tile * self.settings.scale_factor**2, tower.hidden_size
+
+    def _count(self, shown: Shown) -> int:
+        """Tiles of a picture, frames of a film."""
         rows, columns = (0, 0) if shown.frames else self._tiles(shown.size)
-        tiles = len(shown.frames) or rows * columns + 1
-        return int(tiles * 4 * self.processor.max_image_size["longest_edge"] ** 2)  # three colors and a mask
+        return len(shown.frames) or rows * columns + 1
 
     def text(self, shown: Shown) -> str:
         return self._tiled(*self._tiles(shown.size))
@@ -272,13 +286,18 @@ class Qwen2VLReader(Reader):
         merged = self.processor.merge_size**2 * self.processor.patch_size**2
         return int(shown.places * merged * 3 * self.processor.temporal_patch_size)
 
+    def look_shape(self, shown: Shown) -> tuple[int, ...]:
+        tower = self.settings.vision_config
+        width = getattr(tower, "embed_dim", None) or tower.hidden_size  # hidden_size of Qwen2-VL: of the text
+        return shown.places, self.processor.merge_size**2 * width
+
     def plain(self, ids: Tensor, shown: Sequence[Shown]) -> Tensors:
         plain = self.with_place_ids(ids, shown)
         films = [one for one in shown if one.film is not None]
         kinds = (plain == self.place_ids["image"]).long() + 2 * (plain == self.place_ids["video"]).long()
-        told = {"input_ids": plain, **self.inputs([one for one in shown if one.film is None])}
+        told = {"input_ids": plain, **self.plain_pixels([one for one in shown if one.film is None])}
         if films:
-            seen = self.inputs(films)
+            seen = self.plain_pixels(films)
             told |= {"pixel_values_videos": seen["pixel_values"], "video_grid_thw": seen["image_grid_thw"]}
             told["position_ids"] = torch.stack([torch.from_numpy(self.positions(row.numpy())) for row in ids], 1)
         return told | {"mm_token_type_ids": kinds}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fieldtune.config import VisionPart
-from fieldtune.data.media import MediaBatch
 from fieldtune.errors import UserError
 
-FILMS_APART = ("pixel_values_videos",)  # inputs of `get_video_features`; other families see films as pictures
 WHOLE = {"projector": "projector.safetensors", "vision": "vision.safetensors"}  # files beside a saved adapter
 
 
@@ -89,6 +87,19 @@ def parameters_in(inner: Any, part: str) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
+def towers_of(inner: Any) -> list[nn.Module]:
+    """The modules of a model's vision tower; Qwen2-VL's has its projector too."""
+    parts = parts_of(inner)
+    return [inner.get_submodule(name) for name in parts.vision] if parts else []
+
+
+def projector_of(inner: Any) -> nn.Module:
+    """The module that takes what the vision tower of one of transformers' families gives."""
+    name: str = PARTS[inner.config.model_type].projector[0]
+    module: nn.Module = inner.get_submodule(name)
+    return module
+
+
 def lone_parameters(inner: Any) -> list[str]:
     """Names of parameters that are used where their own layer is not called: LLaVA 1.6's newline, and VideoMamba's if
     it is trained (see `kept_films.set_towers_apart`)."""
@@ -97,24 +108,6 @@ def lone_parameters(inner: Any) -> list[str]:
         return []
     opened = parts.opened if any(one.requires_grad for _, one in parameters_in(inner, "vision")) else ()
     return [name for name, _ in inner.named_parameters() if name in parts.projector or within(name, opened)]
-
-
-def embedded(inner: Any, ids: Tensor, media: MediaBatch) -> Tensor:
-    """What the language model is given for ids [rows, length] with the media of `media`: [rows, length, width]."""
-    apart = {name: value for name, value in media["inputs"].items() if name in FILMS_APART}
-    others = {name: value for name, value in media["inputs"].items() if name not in FILMS_APART}
-    looks = [inner.get_image_features(**others, return_dict=True)] if others else []
-    looks += [inner.get_video_features(**apart, return_dict=True)] if apart else []
-    features = torch.cat([part for look in looks for part in _rows(look.pooler_output)])
-    vectors = inner.get_input_embeddings()(ids.clamp(min=0))
-    seen = features.index_select(0, media["rows"]).to(vectors.dtype)
-    placed: Tensor = vectors.flatten(0, 1).index_copy(0, media["where"], seen).view_as(vectors)
-    return placed
-
-
-def _rows(found: Any) -> Sequence[Tensor]:
-    """Features of pictures, a tensor or one each, as rows [places, width]."""
-    return found if isinstance(found, list | tuple) else [found.flatten(0, -2)]
 
 
 def whole_parts(inner: Any) -> dict[str, dict[str, nn.Parameter]]:

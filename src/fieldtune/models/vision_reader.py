@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,6 +83,14 @@ class Reader(Reading):
     def inputs(self, shown: Sequence[Shown]) -> Tensors:
         return joined([self.must_read(one) for one in shown])
 
+    def plain_pixels(self, shown: Sequence[Shown]) -> Tensors:
+        """What the model itself takes of them, in place of a look that may be kept."""
+        return joined([self.must_see(one) for one in shown])
+
+    def sampling(self, shown: Shown) -> dict[str, Any]:
+        """Which frames of a film are taken, for a cache."""
+        return {"frames": list(shown.frames), "film": None if shown.film is None else asdict(shown.film)}
+
     def identity(self, kind: MediaKind) -> dict[str, Any]:
         """What pixels of a kind depend on beside the file and the frames, for a cache."""
         numbers = self.processor.to_dict() if self.films is None or kind == "image" else self.films.facts()
@@ -90,6 +99,10 @@ class Reader(Reading):
     @abstractmethod
     def values(self, shown: Shown) -> int:
         """How many numbers the pixels of a picture or film are."""
+
+    @abstractmethod
+    def look_shape(self, shown: Shown) -> tuple[int, ...]:
+        """The shape of what the vision tower gives to the projector (see `models.looks`)."""
 
     def pixels(self, shown: Shown) -> Tensors:
         """What the model takes of one picture or film; `MediaError` if it cannot be read."""
@@ -106,7 +119,7 @@ class Reader(Reading):
         return pictures
 
     def plain(self, ids: Tensor, shown: Sequence[Shown]) -> Tensors:
-        return {"input_ids": self.with_place_ids(ids, shown), **self.inputs(shown)}
+        return {"input_ids": self.with_place_ids(ids, shown), **self.plain_pixels(shown)}
 
     def with_place_ids(self, ids: Tensor, shown: Sequence[Shown]) -> Tensor:
         """Ids with the model's own token at each place."""

@@ -19,7 +19,8 @@ from fieldtune.config import (
     TokenizerKind,
     to_mapping,
 )
-from fieldtune.models.outline import Counts, counts, held_by, held_looking, outline
+from fieldtune.models.looking_outline import held_looking
+from fieldtune.models.outline import Counts, counts, held_by, outline
 from fieldtune.models.quantized import DTYPES
 from fieldtune.models.weights import Source, architecture, resolve
 from fieldtune.planning.machine import Machine
@@ -34,7 +35,7 @@ from fieldtune.planning.memory import (
     answering_memory,
     training_memory,
 )
-from fieldtune.planning.work import Work, picture_numbers, work_of_config
+from fieldtune.planning.work import Work, picture_bytes, work_of_config
 from fieldtune.runs import list_runs
 
 STEP_KEYS = ("micro_batch_size", "accumulation", "packing", "activation_checkpointing", "optimizer")
@@ -89,7 +90,7 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> M
     )
     if gpu and config.trainer.packing is not Packing.none:
         held = {phase: _with_masks(parts, config, counted, work) for phase, parts in held.items()}
-    seen = AT_ONCE * FP32 * picture_numbers(work.heaviest)
+    seen = AT_ONCE * picture_bytes(work.heaviest)
     if seen:
         held = {phase: {**parts, "workspace": parts.get("workspace", 0) + seen} for phase, parts in held.items()}
     held["optimizer"] = {"gradients": FP32 * counted.trainable}
@@ -101,7 +102,7 @@ def step_memory(config: Config, settings: Any, counted: Counts, work: Work) -> M
         held.values(),
         gpu=gpu,
         file_bytes=file_bytes if bits >= 16 else 0,  # packed as they are read
-        looking=held_looking(settings) if work.looked_before else 0,
+        looking=held_looking(settings, work.looked_before) if work.looked_before else 0,
         bits=bits,
         rest=2 if half else FP32,
         state=STATE_8BIT if trainer.optimizer is OptimizerKind.paged_adamw_8bit else STATE,

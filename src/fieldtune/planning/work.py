@@ -12,14 +12,17 @@ from fieldtune.config import Config
 from fieldtune.data.batches import MicroBatch, Window, window_with_media
 from fieldtune.data.encode import Encoded, Encoder
 from fieldtune.data.load import encode_examples
+from fieldtune.data.media import Shown
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
-from fieldtune.models.film_outline import blank_films, film_numbers
+from fieldtune.models.film_outline import blank_films
 from fieldtune.models.films import FilmReader
-from fieldtune.models.mobile_videogpt.shapes import Shape
+from fieldtune.models.kept_looks import blank_looks, keeps_looks
+from fieldtune.models.looks import are_looks
 from fieldtune.models.real_inputs import pixels
 from fieldtune.models.tokenizer import load_tokenizer
 from fieldtune.models.vision import load_reader
+from fieldtune.models.vision_reader import Reader
 from fieldtune.models.weights import Source
 from fieldtune.records import read_examples
 
@@ -42,7 +45,7 @@ class Work:
     prompt: int  # tokens of the longest prompt
     heaviest: Window  # with its pictures
     numbers: int  # of all pixels that pass through a vision tower
-    looked_before: bool  # frozen towers look at each film once, before the first step
+    looked_before: Shown | None  # the largest, where frozen towers look at each once, before the first step
     prepared: bool  # False: the rows are made up, all of model.context_length tokens
 
 
@@ -58,6 +61,8 @@ def work_of_config(config: Config, source: Source, vocabulary: int) -> Work:
         reader = load_reader(source.folder, tokenizer, config.model.frames)
         if isinstance(reader, FilmReader):  # how much there is of a film is known without looking at it
             reader.kept = blank_films(config, reader.shape)
+        elif isinstance(reader, Reader) and keeps_looks(config):
+            reader.kept = blank_looks(reader, config.hardware.precision)
         encoder, prompt = Encoder(tokenizer, config.model.template, reader), config.data.train_on_prompt
         rows, val = (
             encode_examples(read_examples(dataset.split(split)), encoder, length, train_on_prompt=prompt).encoded
@@ -89,7 +94,7 @@ def work_of(
     tokens = round(seen * float(lengths.mean()))
     supervised = sum(row.supervised for row in windows.rows) / len(windows.rows)
     heaviest = window_with_media(max(laid_out.values(), key=_weight))
-    films = _films_kept(windows, heaviest)
+    looked = _looked_before(windows, heaviest)
     places = sum(_places(laid_out[step]) for step in some) / sum(laid_out[step]["tokens"] for step in some)
     passed = round(tokens * places * picture_numbers(heaviest) / max(1, _places(heaviest)))
     evaluations = 1 + -(-steps // config.trainer.eval_every) if val else 0
@@ -104,8 +109,8 @@ def work_of(
         evaluations=evaluations,
         prompt=max(_prompt(row) for row in windows.rows),
         heaviest=heaviest,
-        numbers=sum(map(film_numbers, films)) if films else passed,
-        looked_before=bool(films),
+        numbers=sum(map(_values, looked)) if looked else passed,
+        looked_before=max(looked, key=_values, default=None),
         prepared=prepared,
     )
 
@@ -131,17 +136,26 @@ def _places(window: Window) -> int:
     return sum(int((batch["ids"] < 0).sum()) for batch in _passes(window))
 
 
-def _films_kept(windows: Windows, heaviest: Window) -> list[Shape]:
-    """Of each film its model's sizes, where steps get what frozen towers saw of it, and no pixels."""
-    if not any("images" in batch["media"]["inputs"] for batch in _passes(heaviest) if batch["media"] is not None):
+def _looked_before(windows: Windows, heaviest: Window) -> list[Shown]:
+    """All pictures and films, where steps get what frozen towers saw of them, and no pixels."""
+    inputs = [batch["media"]["inputs"] for batch in _passes(heaviest) if batch["media"] is not None]
+    if not any("images" in one or are_looks(one) for one in inputs):
         return []
-    films = {shown.first: shown.reader for row in windows.rows for shown in row.media}
-    return [reader.shape for reader in films.values() if isinstance(reader, FilmReader)]
+    return list({shown.first: shown for row in windows.rows for shown in row.media}.values())
+
+
+def _values(shown: Shown) -> int:
+    return shown.reader.values(shown)
 
 
 def picture_numbers(window: Window) -> int:
     """Numbers of all pixels of a window with its pictures."""
     return sum(one.numel() for one in pixels(_passes(window)) if one.is_floating_point())
+
+
+def picture_bytes(window: Window) -> int:
+    """Bytes of what the model takes of a window's pictures."""
+    return sum(one.nbytes for one in pixels(_passes(window)))
 
 
 def _prompt(row: Encoded) -> int:
