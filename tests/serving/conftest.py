@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def chat_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def started(*words: str, **environment: str) -> subprocess.Popen[bytes]:
-    """The fieldtune command, with pipes."""
+    """The fieldtune command, with pipes. It listens to Ctrl-C, also where these tests run in the background."""
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, "-m", "fieldtune.cli", *words],
@@ -63,6 +64,7 @@ def started(*words: str, **environment: str) -> subprocess.Popen[bytes]:
         stdout=pipe,
         stderr=pipe,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
