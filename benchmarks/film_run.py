@@ -1,12 +1,13 @@
 """What the media cache saves of a whole run: train.py over films with it, and decoding and looking in every epoch.
 
-    python benchmarks/film_run.py [--films 8] [--epochs 8] [--seconds 4] [--tiny] [--json FILE]
+    python benchmarks/film_run.py [--model smolvlm] [--films 8] [--epochs 8] [--seconds 4] [--tiny] [--json FILE]
 
 Two runs of `train.py` on the same films (those of `media_cache.py`) that differ in `trainer.media_cache_gb` alone. The
 model is a Mobile-VideoGPT of random weights with all 2,402 places of a film: the released one of 0.5B at about a
 quarter of each width and a third of the layers, so that towers and language model take about the shares of the work
-that they take there. LoRA, frozen towers, fp32; about once an epoch an evaluation on a quarter of the films, which is
-held out. --tiny: `mobile_videogpt_tiny`, to see that it works.
+that they take there. --model smolvlm: a SmolVLM2, that of 256M at half of each width, layers and side of a frame, which
+is shown 8 frames; there the tower has most of the work. LoRA, frozen towers, fp32; about once an epoch an evaluation on
+a quarter of the films, which is held out. --tiny: the family's smallest model, to see that it works.
 
 Both runs must have the same losses. Goal: with the cache, a data wait of at most 5 % of step time after the first
 epoch.
@@ -27,7 +28,7 @@ from typing import Any
 
 from media_cache import render
 
-from fieldtune.models import tiny_film
+from fieldtune.models import tiny_film, tiny_vision
 from fieldtune.models.mobile_videogpt.shapes import Shape
 from fieldtune.records import write_jsonl
 from fieldtune.runs import Run, list_runs
@@ -59,6 +60,36 @@ class Timed:
     def facts(self) -> dict[str, Any]:
         steps = self.run.manifest()["steps"]
         return {"whole": self.whole, "films": self.films, "steps": steps["seconds"], "data_wait": steps["data_wait"]}
+
+
+def mobile_videogpt(folder: Path, tiny: bool) -> None:
+    tiny_film.make(folder, *([] if tiny else [NARROW]))
+
+
+def smolvlm(folder: Path, tiny: bool) -> None:
+    tiny_vision.make("smolvlm", folder)
+    if tiny:
+        return
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+
+    settings = AutoConfig.from_pretrained(folder)
+    settings.scale_factor = 4
+    settings.vision_config.update({**_layers(6, 384, 1536, 6), "image_size": 256, "patch_size": 16})
+    settings.text_config.update({**_layers(15, 288, 768, 9), "num_key_value_heads": 3, "head_dim": 32})
+    AutoModelForImageTextToText.from_config(settings).save_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    processor.size, processor.max_image_size = {"longest_edge": 512}, {"longest_edge": 256}
+    processor.save_pretrained(folder)
+
+
+def _layers(count: int, width: int, inner: int, heads: int) -> dict[str, int]:
+    return {
+        **{"num_hidden_layers": count, "hidden_size": width},
+        **{"intermediate_size": inner, "num_attention_heads": heads},
+    }
+
+
+MODELS = {"mobile_videogpt": mobile_videogpt, "smolvlm": smolvlm}
 
 
 def write_films(folder: Path, count: int, seconds: float) -> Path:
@@ -117,6 +148,7 @@ def told(what: str, timed: Timed) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="mobile_videogpt")
     parser.add_argument("--films", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a film")
@@ -136,16 +168,17 @@ def compared(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Both runs in a folder; prints their figures, and returns them."""
     rows, weights = write_films(work / "films", given.films, given.seconds), work / "weights"
     weights.mkdir()
-    tiny_film.make(weights, *([] if given.tiny else [NARROW]))
+    MODELS[given.model](weights, given.tiny)
     data = ("data=jsonl", f"data.path={rows}", "data.split=[0.75,0.25,0.0]", "tracking=off")
     command(work, "prepare", *data)
     an_epoch = max(1, given.films * 3 // 8)  # steps
     words = (
-        *(*data, "model=mobile_videogpt_tiny", f"model.weights=folder:{weights}", "model.context_length=4096"),
+        *(*data, f"model={given.model}_tiny", f"model.weights=folder:{weights}", "model.context_length=4096"),
         *("adapter=lora", "trainer=fit", "trainer.micro_batch_size=2", f"trainer.max_epochs={given.epochs}"),
         *(f"trainer.eval_every={an_epoch}", "trainer.sample_rows=0"),
     )
     print(f"{given.films} films of {given.seconds:g} s, a quarter of them held out, {given.epochs} epochs", flush=True)
+    words += ("model.frames=8",) if given.model == "smolvlm" else ()
     cached = trained(work, *words)
     told("with the cache", cached)
     plain = trained(work, *words, "trainer.media_cache_gb=0")
