@@ -11,7 +11,8 @@ from fieldtune.data.broken_media import without_broken
 from fieldtune.data.encode import Encoded
 from fieldtune.data.load import Rows, media_of_rows
 from fieldtune.models.films import Moments
-from fieldtune.models.kept_films import chosen_frames, keeping_media
+from fieldtune.models.keeping import keeping_media
+from fieldtune.models.kept_films import chosen_frames
 from fieldtune.models.kept_media import KeptMedia
 from fieldtune.models.run_model import RunModel
 from fieldtune.ranks import Rank

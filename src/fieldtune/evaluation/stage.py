@@ -27,7 +27,7 @@ from fieldtune.evaluation.report import write_report
 from fieldtune.evaluation.shown_media import media_lines, moments_of, readable
 from fieldtune.models.films import Moments
 from fieldtune.models.generate import Sampling
-from fieldtune.models.kept_films import keeping_media
+from fieldtune.models.keeping import keeping_media
 from fieldtune.models.run_model import RunModel
 from fieldtune.records import read_examples, read_jsonl, write_jsonl
 from fieldtune.runs import Run, open_run, write_json

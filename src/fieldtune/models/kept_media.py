@@ -31,8 +31,6 @@ from fieldtune.sources.pictures import MediaError
 
 log = logging.getLogger("fieldtune")
 
-FOLDER = "media"  # in cache_dir
-
 
 class KeptMedia(ABC):
     """Entries of one reader's pictures and films."""

@@ -102,7 +102,7 @@ def projector_of(inner: Any) -> nn.Module:
 
 def lone_parameters(inner: Any) -> list[str]:
     """Names of parameters that are used where their own layer is not called: LLaVA 1.6's newline, and VideoMamba's if
-    it is trained (see `kept_films.set_towers_apart`)."""
+    it is trained (see `keeping.set_towers_apart`)."""
     parts = parts_of(inner)
     if parts is None:
         return []

@@ -19,7 +19,8 @@ from fieldtune.errors import UserError
 from fieldtune.loading import load
 from fieldtune.models.films import Moments
 from fieldtune.models.generate import Answer, Sampling, generate
-from fieldtune.models.kept_films import chosen_frames, keep_media
+from fieldtune.models.keeping import keep_media
+from fieldtune.models.kept_films import chosen_frames
 from fieldtune.models.kept_media import KeptMedia
 from fieldtune.models.label_scores import label_logs
 from fieldtune.models.loss import LanguageModelLoss

@@ -21,7 +21,7 @@ from fieldtune.datasets import Dataset
 from fieldtune.errors import UserError
 from fieldtune.half_precision import fp16_problem
 from fieldtune.models.adapters import parameter_counts
-from fieldtune.models.kept_films import keep_media, set_towers_apart
+from fieldtune.models.keeping import keep_media, set_towers_apart
 from fieldtune.models.loss import LanguageModelLoss, unwrapped
 from fieldtune.models.packable import must_pack_exactly, must_score_exactly
 from fieldtune.models.recompute import recompute_layers
