@@ -43,7 +43,7 @@ def test_an_outline_counts_tower_and_projector(name: str, adapter: AdapterConfig
 
 @pytest.mark.parametrize("name", SEEING)
 @pytest.mark.parametrize("adapter", [FULL, FROZEN], ids=["full", "frozen"])
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["kept", "recomputed"])
 def test_a_trace_looks_as_the_model_does(
     name: str, adapter: AdapterConfig, recompute: bool, tiny_cache: Path, tmp_path: Path
 ) -> None:
@@ -51,7 +51,9 @@ def test_a_trace_looks_as_the_model_does(
 
 
 @pytest.mark.parametrize("name", SEEING)
-@pytest.mark.parametrize("adapter", [TRAINED, FROZEN], ids=["projector", "frozen"])
+@pytest.mark.parametrize(
+    "adapter", [TRAINED, pytest.param(FROZEN, marks=pytest.mark.slow)], ids=["projector", "frozen"]
+)
 def test_a_trace_goes_on_from_looks_as_the_model_does(
     name: str, adapter: AdapterConfig, tiny_cache: Path, tmp_path: Path
 ) -> None:
