@@ -70,7 +70,7 @@ def test_the_same_signal_from_two_senders_is_one() -> None:
 
 def test_a_forked_process_has_its_own_signals() -> None:
     code = "with stopping.handled():\n    child = os.fork()\n    if child == 0: time.sleep(60)\n"
-    code += "    time.sleep(0.2)\n    os.kill(child, signal.SIGTERM); print('ready', flush=True)\n"
+    code += "    os.kill(child, signal.SIGTERM); print('ready', flush=True)\n"
     code += (
         "    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]); print(status, stopping.asked(), flush=True)"
     )

@@ -98,6 +98,18 @@ def _end_at_the_second(read: int) -> None:
     os.close(read)
 
 
+_forking = threading.local()  # the signals that a thread had blocked before it forks
+
+
+def _hold() -> None:
+    """Signals wait while a process is forked, or the new one would take its first ones as its parent does."""
+    _forking.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _go_on() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.blocked)
+
+
 def _forget() -> None:
     """A forked process is another one: its signals are its own."""
     if _State.handled:
@@ -105,6 +117,7 @@ def _forget() -> None:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _go_on()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_forget)
