@@ -95,6 +95,7 @@ def test_random_weights_are_those_of_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(started(tmp_path, "random", "seed=4").lm_head.weight, first.lm_head.weight)
 
 
+@pytest.mark.slow
 def test_a_hub_model_from_data_to_evaluation(hub_folder: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in hub_folder.iterdir()}
     write_rows(tmp_path / "rows.jsonl", question_rows(20))

@@ -38,6 +38,7 @@ def test_twenty_kills_at_random_moments(work: Path) -> None:
         assert sorted(rows) == list(range(30))
 
 
+@pytest.mark.slow
 def test_two_kills_one_in_a_write(work: Path) -> None:
     """The quick form of the above."""
     whole, killed = (kills.new_run(work, work / name, "trainer.max_epochs=4") for name in ("one", "other"))
