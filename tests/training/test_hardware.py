@@ -59,7 +59,9 @@ def assert_same_training(one: Run, other: Run, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("accumulation", [1, 5])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-6), pytest.param("bf16", 5e-3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 2e-6), pytest.param("bf16", 5e-3, marks=pytest.mark.slow)]
+)
 def test_two_processes_train_as_one(odd: Path, accumulation: int, precision: str, tolerance: float) -> None:
     """Also where the last window of an epoch has one row: the other process has none and joins in."""
     kind = f"hardware.precision={precision}"
