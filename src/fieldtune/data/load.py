@@ -31,7 +31,11 @@ class Rows:
 
 def media_of_rows(parts: Iterable[Rows]) -> list[Shown]:
     """Each picture and film of some rows, once."""
-    return list({shown.first: shown for part in parts for row in part.encoded for shown in row.media}.values())
+    return media_of_encoded(row for part in parts for row in part.encoded)
+
+
+def media_of_encoded(rows: Iterable[Encoded]) -> list[Shown]:
+    return list({shown.first: shown for row in rows for shown in row.media}.values())
 
 
 def encode_examples(

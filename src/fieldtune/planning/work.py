@@ -11,7 +11,7 @@ from fieldtune import datasets, ranks
 from fieldtune.config import Config
 from fieldtune.data.batches import MicroBatch, Window, window_with_media
 from fieldtune.data.encode import Encoded, Encoder
-from fieldtune.data.load import encode_examples
+from fieldtune.data.load import encode_examples, media_of_encoded
 from fieldtune.data.media import Shown
 from fieldtune.data.schedule import Schedule, Windows
 from fieldtune.errors import UserError
@@ -141,7 +141,7 @@ def _looked_before(windows: Windows, heaviest: Window) -> list[Shown]:
     inputs = [batch["media"]["inputs"] for batch in _passes(heaviest) if batch["media"] is not None]
     if not any("images" in one or are_looks(one) for one in inputs):
         return []
-    return list({shown.first: shown for row in windows.rows for shown in row.media}.values())
+    return media_of_encoded(windows.rows)
 
 
 def _values(shown: Shown) -> int:
